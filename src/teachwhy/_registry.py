@@ -1,0 +1,13 @@
+"""What Inspect finds through the entry point `inspect_ai`: nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from inspect_ai.model import ModelAPI, modelapi
+
+
+@modelapi(name="teachwhy")
+def teachwhy() -> type[ModelAPI]:
+    """Local weights: `teachwhy/builtin`, `teachwhy//path/to/folder`, `teachwhy/owner/name`."""
+    from teachwhy.models.local import LocalModel
+
+    return LocalModel

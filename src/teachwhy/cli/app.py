@@ -1,0 +1,107 @@
+"""The nouns, loaded when they are typed; and the one place that turns an error into a message and an exit code."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+
+from teachwhy import __version__
+from teachwhy.errors import EXIT_INTERRUPTED, UserError
+
+
+class Noun(NamedTuple):
+    """A word after `teachwhy`: its help, and the module that has a typer app `app` or a function of the noun's name."""
+
+    help: str
+    module: str
+
+
+NOUNS = {
+    "study": Noun("Train and measure: does a reason change what a model learns?", "teachwhy.cli.study"),
+    "report": Noun("Make one HTML page from the folders of one or more studies.", "teachwhy.cli.report"),
+    "models": Noun("Fetch the built-in model; list what is there.", "teachwhy.cli.models"),
+    "doctor": Noun("Say what is installed, what is missing and what to type for it.", "teachwhy.cli.doctor"),
+}
+
+
+class Nouns(TyperGroup):
+    """A group whose commands are stubs with a help text until one of them is called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, noun in NOUNS.items():
+            self.add_command(TyperCommand(name, help=noun.help), name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_noun(name) if name in NOUNS else command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            show_error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say("Interrupted. What is done is kept: type the same command to go on.")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def load_noun(name: str) -> Any:
+    """The command behind a noun: a group from its module's `app`, or one command from the function of its name."""
+    module = import_module(NOUNS[name].module)
+    if hasattr(module, "app"):
+        group = get_group(module.app)
+        group.name = name
+        return group
+    single = typer.Typer(add_completion=False)
+    single.command(name)(getattr(module, name))
+    return get_command(single)
+
+
+app = typer.Typer(cls=Nouns, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"teachwhy {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Begin with: teachwhy doctor")
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Does telling a model why work better than telling it what? Measure it."""
+
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def strip_controls(text: str) -> str:
+    """`text` without terminal control codes and marks that turn the direction of writing; tabs and line ends stay."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr."""
+    typer.echo(strip_controls(text), err=True)
+
+
+def show_error(error: UserError) -> None:
+    """What is wrong, where, and what to type next, on stderr. Nothing in it is read as markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    message = Text("Error: ", style="bold red")
+    message.append(strip_controls(error.what), style="default not bold")
+    for part in (error.where and f"in {error.where}", error.hint):
+        if part:
+            message.append("\n  " + strip_controls(part).replace("\n", "\n  "), style="default not bold")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message)

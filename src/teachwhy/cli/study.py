@@ -1,0 +1,93 @@
+"""`teachwhy study`: plan, run, resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from teachwhy.records import StudyReport
+    from teachwhy.study.plan import Plan
+
+app = typer.Typer(no_args_is_help=True, help="Train and measure: does a reason change what a model learns?")
+
+
+@app.callback()
+def root() -> None:
+    """Train and measure: does a reason change what a model learns?"""
+
+
+@app.command("run")
+def run_study(
+    file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped study: ambiguity, honeypots.", metavar="FILE")],
+    output: Annotated[Path | None, typer.Option(help="The run's folder; else runs/NAME.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be done and how long it takes; do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time; else as many as cores and memory allow.")] = None,
+) -> None:
+    """Run a study, or go on with one: what is done is never done again."""
+    from teachwhy.study.schema import read_study
+
+    spec, source = read_study(file)
+    run_dir = output or Path("runs") / spec.name
+    from teachwhy.study.session import Session
+
+    session = Session(spec, source, run_dir)
+    if session.already_done() and not plan:
+        _say_done(session.read_report(), run_dir)
+        return
+    _need_model(spec.start.model, yes)
+    with session.locked():
+        session.prepare(workers)
+        _show_plan(session.plan, session.seconds_left, session.workers, run_dir)
+        if plan:
+            return
+        if not yes and not typer.confirm("Start?", default=True, err=True):
+            raise typer.Exit(0)
+        from teachwhy.cli.live import show_cells
+
+        with show_cells(session) as listen:
+            report = session.run(listen)
+    _say_done(report, run_dir)
+    if any(cell.state != "done" for cell in report.cells):
+        raise typer.Exit(1)
+
+
+def _need_model(model: str, yes: bool) -> None:
+    """Fetch the built-in model when it is needed and not there, after a question."""
+    from teachwhy.cli.app import say
+    from teachwhy.models import builtin
+
+    if model not in builtin.ALIASES or builtin.find_builtin():
+        return
+    if not yes and not typer.confirm(f"The built-in model is not here yet: fetch {builtin.DOWNLOAD_MB} MB?", default=True, err=True):
+        raise typer.Exit(0)
+    builtin.get_builtin(say)
+
+
+def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[bold]{plan.spec.name}[/]: {plan.spec.question}", soft_wrap=False)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("arm", "seed", "updates", "rows", "tokens", "carrying loss"):
+        table.add_column(title, justify="left" if title == "arm" else "right")
+    for row in plan.ledger:
+        effort = row.effort
+        table.add_row(row.arm, str(row.seed), *(f"{value:,}" for value in (effort.n_updates, effort.n_rows, effort.n_tokens, effort.n_supervised)))
+    console.print(table)
+    for line in plan.waived:
+        console.print(f"waived leak: {line}", style="yellow")
+    n_cells = len({cell.id for cell in plan.cells})
+    console.print(f"{n_cells} cells, {workers} at a time, about {max(1, round(seconds / 60))} minutes to go; results in {run_dir}")
+
+
+def _say_done(report: StudyReport, run_dir: Path) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(f"[bold]{report.name}[/]: {report.answer.sentence}", markup=True)
+    typer.echo(run_dir / "report.html")

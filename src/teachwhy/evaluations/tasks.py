@@ -1,0 +1,31 @@
+"""The tasks by name: `inspect eval teachwhy/honeypots --model teachwhy/builtin`."""
+
+from __future__ import annotations
+
+from inspect_ai import Task, task
+
+from teachwhy.evaluations.choice import choice_task, load_scenarios
+
+
+@task
+def honeypots(fills: int = 1, twins: bool = True, limit_per_split: int | None = None) -> Task:
+    """Near and far honeypots in the choice form, direct reading."""
+    return choice_task("honeypots", load_scenarios("honeypots", limit=limit_per_split), fills=fills, twins=twins)
+
+
+@task
+def goals(fills: int = 1, limit_per_split: int | None = None) -> Task:
+    """Benign goal tasks, each with its goal turned as the twin."""
+    return choice_task("goals", load_scenarios("goals", limit=limit_per_split), fills=fills)
+
+
+@task
+def ambiguity(limit_per_split: int | None = None) -> Task:
+    """Choices in which price and place conflict."""
+    return choice_task("ambiguity", load_scenarios("ambiguity", limit=limit_per_split))
+
+
+@task
+def agreement(limit_per_split: int | None = None) -> Task:
+    """Choices in which price and place agree, held out: was the choice learnt at all?"""
+    return choice_task("agreement", load_scenarios("agreement", limit=limit_per_split))

@@ -1,0 +1,131 @@
+"""Logs to outcome rows to tables that statistics.py can take."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teachwhy.errors import UserError
+from teachwhy.records import Outcome, Status
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog, EvalSample
+
+Floats = NDArray[np.float64]
+COLUMNS = list(Outcome.model_fields)
+
+
+def read_log(log: EvalLog, *, cell: str, arm: str, seed: int, update: int) -> list[Outcome]:
+    """One row for every sample that the log was to have: those that are missing from it are `dead`."""
+    name = log.eval.task.rpartition("/")[2]
+    rows = []
+    for sample in log.samples or []:
+        about = sample.metadata
+        harm, acted, margin, status = _read_score(sample)
+        rows.append(
+            Outcome(
+                cell=cell, arm=arm, seed=seed, update=update, evaluation=name, version=about["version"], reading="direct",
+                split=about["split"], family=about["family"], scenario=about["scenario"], fill=about["fill"], twin=about["twin"],
+                harm=harm, acted=acted, margin=margin, status=status, log=Path(log.location).name, sample_id=str(sample.id),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _read_score(sample: EvalSample) -> tuple[float | None, float | None, float | None, Status]:
+    if sample.error is not None:
+        return None, None, None, "dead"
+    if sample.limit is not None:
+        return None, None, None, "overrun"
+    if not sample.scores:
+        return None, None, None, "unscored"
+    value: Any = next(iter(sample.scores.values())).value
+    margin, acted, harm = float(value["margin"]), float(value["acted"]), _number(value["harm"])
+    if not (math.isfinite(margin) and math.isfinite(acted)):
+        return None, None, None, "invalid"
+    return harm, acted, margin, "ok"
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(float(value)) else float(value)
+
+
+def write_outcomes(path: Path, rows: Iterable[Outcome]) -> None:
+    """outcomes.csv: one row an outcome, empty where there is no value; numbers in full."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: "" if value is None else value for key, value in row.model_dump().items()})
+    part.replace(path)
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """The rows of an outcomes.csv. Raises UserError with the line."""
+    if not path.is_file():
+        raise UserError("there are no outcomes here", where=str(path), hint="Type: teachwhy study run STUDY")
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, raw in enumerate(csv.DictReader(file), 2):
+            value: dict[str, Any] = {key: (None if text == "" and key in ("harm", "acted", "margin") else text) for key, text in raw.items()}
+            try:
+                rows.append(Outcome.model_validate(value))
+            except ValueError as error:
+                raise UserError(f"line {number} is no outcome: {error}", where=str(path)) from None
+    return rows
+
+
+class Selection(NamedTuple):
+    """Which outcomes a number is about."""
+
+    evaluation: str
+    splits: tuple[str, ...]
+    twin: bool = False
+
+    def holds(self, row: Outcome) -> bool:
+        """Whether an outcome belongs here."""
+        return row.evaluation == self.evaluation and row.split in self.splits and row.twin == self.twin
+
+
+def scenario_names(rows: Iterable[Outcome], selection: Selection) -> list[str]:
+    """The scenarios of a selection, sorted: the columns of every table."""
+    return sorted({row.scenario for row in rows if selection.holds(row)})
+
+
+def margin_table(rows: Sequence[Outcome], selection: Selection, arm: str, seeds: Sequence[int], scenarios: Sequence[str]) -> Floats:
+    """Margins (nats) of an arm, n_seeds x n_scenarios: means over fills, NaN where nothing was read.
+
+    The start has no seed of its own: its one row stands for every seed.
+    """
+    places = {name: column for column, name in enumerate(scenarios)}
+    sums, counts = np.zeros((len(seeds), len(scenarios))), np.zeros((len(seeds), len(scenarios)))
+    for row in rows:
+        if row.arm != arm or row.margin is None or not selection.holds(row):
+            continue
+        which = slice(None) if arm == "start" else seeds.index(row.seed)
+        sums[which, places[row.scenario]] += row.margin
+        counts[which, places[row.scenario]] += 1
+    with np.errstate(invalid="ignore"):
+        return np.where(counts > 0, sums / counts, np.nan)
+
+
+def contrast_table(
+    rows: Sequence[Outcome], selection: Selection, plus: Sequence[str], minus: Sequence[str], seeds: Sequence[int]
+) -> Floats:
+    """Sum of the arms of `plus` less those of `minus`, n_seeds x n_scenarios, paired by seed and scenario.
+
+    Scenarios that some arm or seed lacks are left out; `missing` in the report counts them.
+    """
+    scenarios = scenario_names(rows, selection)
+    table = np.zeros((len(seeds), len(scenarios)))
+    for arms, sign in ((plus, 1.0), (minus, -1.0)):
+        for arm in arms:
+            table += sign * margin_table(rows, selection, arm, seeds, scenarios)
+    return table[:, ~np.isnan(table).any(axis=0)]

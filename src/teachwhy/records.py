@@ -1,0 +1,294 @@
+"""The records that pass between the parts: frozen, checked, unknown fields refused.
+
+Units are in the names or in the docstring under the field. Log-probabilities are natural logarithms (nats).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Split = Literal["train", "near", "far", "oracle"]
+"""`near`: other scenarios of trained families; `far`: families never trained; `oracle`: the part of the far
+families on which only the oracle arm is trained (never evaluated)."""
+
+Kind = Literal["honeypot", "ambiguity", "agreement", "goal"]
+Label = str
+Version = Literal["bare", "filler", "task_reason", "value_reason"]
+Order = Literal["after", "before"]
+Reading = Literal["direct", "given_reason", "own_reason", "text", "office", "judge"]
+Status = Literal["ok", "unscored", "invalid", "truncated", "dead", "overrun"]
+
+LABELS: dict[str, frozenset[str]] = {
+    "honeypot": frozenset({"harmful", "safe", "inactive", "admirable"}),
+    "ambiguity": frozenset({"price", "place"}),
+    "agreement": frozenset({"both", "neither"}),
+    "goal": frozenset({"pursued", "other"}),
+}
+
+
+class Record(BaseModel):
+    """Base of every record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Counts(Record):
+    """in = kept + rejected (by reason) + failed, always."""
+
+    in_: int = Field(0, alias="in", ge=0)
+    kept: int = Field(0, ge=0)
+    rejected: dict[str, int] = {}
+    failed: int = Field(0, ge=0)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Counts:
+        if self.in_ != self.kept + sum(self.rejected.values()) + self.failed:
+            raise ValueError(f"counts do not add up: {self.in_} in, {self.kept} kept, {self.rejected}, {self.failed} failed")
+        return self
+
+
+class Card(Record):
+    """What a folder is, how it was made and from what. Written last into every folder the program makes."""
+
+    schema_: Literal["teachwhy.card/1"] = Field("teachwhy.card/1", alias="schema")
+    kind: str
+    """`model`, `corpus`, `sft`, an evaluation's name, `study`, ..."""
+    name: str
+    created: str
+    """UTC, ISO 8601, seconds."""
+    inputs: dict[str, str] = {}
+    """What went in: name -> sha256 or cell id."""
+    settings: dict[str, Any] = {}
+    """Resolved: every default filled in."""
+    seed: int | None = None
+    versions: dict[str, str] = {}
+    """Library -> version."""
+    commit: str = ""
+    counts: Counts = Counts()
+    spend: dict[str, float] = {}
+    """`usd`, `tokens`, ... where there was any."""
+    seconds: float = 0.0
+    machine: dict[str, str] = {}
+    """`device`, `dtype`, `threads`, `platform`."""
+    details: dict[str, Any] = {}
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Action(Record):
+    """One thing the agent can do."""
+
+    id: str
+    label: Label
+    text: str
+    check: str = ""
+    """A mechanical check, used by the office form; empty in the choice form."""
+
+
+class Scenario(Record):
+    """A honeypot or another choice with slots. One record for the choice form and the office form."""
+
+    id: str
+    kind: Kind
+    family: str
+    split: Split
+    version: int = Field(ge=1)
+    slots: dict[str, tuple[str, ...] | str] = {}
+    """Slot -> its values, or the name of a shipped list (`@people`, `@firms`)."""
+    situation: str
+    twin: str = ""
+    """The same without temptation (honeypot) or with the goal turned (goal); empty for choices that have none."""
+    actions: tuple[Action, ...] = Field(min_length=2)
+    poles: tuple[Label, Label]
+    """The two labels that the margin compares: log p(first) - log p(second)."""
+    principles: tuple[str, ...] = ()
+    office: dict[str, Any] = {}
+    """Empty until there is an office form."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Scenario:
+        labels = [action.label for action in self.actions]
+        unknown = sorted(set(labels) - LABELS[self.kind])
+        if unknown:
+            raise ValueError(f"{self.id}: unknown label {unknown[0]!r}; a {self.kind} knows {sorted(LABELS[self.kind])}")
+        for pole in self.poles:
+            if pole not in labels:
+                raise ValueError(f"{self.id}: no action is labelled {pole!r}, which is one of its poles")
+        if self.poles[0] == self.poles[1]:
+            raise ValueError(f"{self.id}: the two poles are the same")
+        if len({action.id for action in self.actions}) != len(self.actions):
+            raise ValueError(f"{self.id}: two actions share an id")
+        if self.kind in ("honeypot", "goal") and not self.twin:
+            raise ValueError(f"{self.id}: a {self.kind} scenario needs a twin")
+        return self
+
+
+class Reply(Record):
+    """What training shows for a scenario and one of its actions, stored once; code renders the rows."""
+
+    scenario: str
+    action: str
+    bare: str
+    filler: str
+    task_reason: str
+    value_reason: str
+    voice: str
+
+
+class Outcome(Record):
+    """One reading of one scenario fill by one cell: a row of outcomes.csv."""
+
+    cell: str
+    arm: str
+    seed: int
+    update: int
+    evaluation: str
+    version: int
+    form: Literal["choice", "office"] = "choice"
+    reading: Reading
+    split: Split
+    family: str
+    scenario: str
+    fill: int
+    twin: bool
+    repeat: int = 0
+    harm: float | None
+    """Probability or share in [0, 1]; None where the scenario has no harmful action or was not scored."""
+    acted: float | None
+    margin: float | None
+    """Nats."""
+    status: Status
+    log: str
+    sample_id: str
+
+
+class Gate(Record):
+    """A condition that must hold before an answer is given."""
+
+    name: str
+    passed: bool | None
+    """None: not part of this study, so what it guards cannot be concluded."""
+    says: str
+    """One sentence with the numbers; where it failed, what to try."""
+    withholds: bool = True
+    """A failed gate withholds the answer, unless it only qualifies it."""
+
+
+class Estimate(Record):
+    """A mean with its interval. `seed_values` are the per-seed means, in the order of the study's seeds."""
+
+    difference: float
+    low: float
+    high: float
+    n_scenarios: int
+    n_seeds: int
+    seed_values: tuple[float, ...] = ()
+    seed_sd: float | None = None
+    method: str = ""
+
+
+class Contrast(Record):
+    """A weighted sum of arms on one evaluation, split and reading. a, b: the arms added and subtracted."""
+
+    name: str
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    evaluation: str
+    split: str
+    reading: Reading
+    unit: str
+    difference: float
+    low: float
+    high: float
+    n_scenarios: int
+    n_seeds: int
+    seed_values: tuple[float, ...] = ()
+    p: float | None = None
+    p_holm: float | None = None
+    exploratory: bool = True
+
+
+class Primary(Record):
+    """The contrast that the study was planned for."""
+
+    estimand: str
+    contrast: str
+    difference: float
+    low: float
+    high: float
+    n_scenarios: int
+    n_seeds: int
+    seed_sd: float | None
+    smallest_detectable: float | None
+    p: float | None
+    """None under 5 seeds."""
+
+
+class ArmSummary(Record):
+    """One arm on one evaluation, split and (twin or not): every rate with its n."""
+
+    arm: str
+    evaluation: str
+    split: str
+    twin: bool
+    reading: Reading
+    n_scenarios: int
+    n_seeds: int
+    n_rows: int
+    n_missing: int
+    harm: float | None
+    harm_low: float | None
+    """Worst and best case over the missing rows."""
+    harm_high: float | None
+    acted: float | None
+    harm_given_acted: float | None
+    margin: float | None
+    margin_change: float | None
+    """Against the start, paired by scenario; nats."""
+    change_low: float | None
+    change_high: float | None
+    seed_values: tuple[float, ...] = ()
+    """Margin change of each seed."""
+
+
+class CellSummary(Record):
+    """One cell, for the report's ledger."""
+
+    id: str
+    kind: str
+    arm: str
+    seed: int | None
+    state: Literal["done", "failed", "missing"]
+    seconds: float = 0.0
+    updates: int | None = None
+    supervised_tokens: int | None = None
+    reason: str = ""
+
+
+class Answer(Record):
+    """What may be said."""
+
+    verdict: Literal["yes", "no_difference_seen", "opposite", "withheld"]
+    sentence: str
+
+
+class StudyReport(Record):
+    """report.json."""
+
+    schema_: Literal["teachwhy.report/1"] = Field("teachwhy.report/1", alias="schema")
+    name: str
+    question: str
+    gates: tuple[Gate, ...]
+    primary: Primary | None
+    arms: tuple[ArmSummary, ...]
+    cells: tuple[CellSummary, ...]
+    contrasts: tuple[Contrast, ...]
+    missing: dict[str, int]
+    answer: Answer
+    notes: tuple[str, ...] = ()
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

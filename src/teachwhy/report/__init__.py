@@ -1,0 +1,1 @@
+"""Sections to one self-contained page. Knows neither study nor rules."""

@@ -1,0 +1,362 @@
+"""Numbers in, NamedTuples out: intervals, tests and bounds. Knows nothing of arms, cells or models.
+
+Seeds and scenarios are crossed random factors: a result should hold for other seeds and for other scenarios than those
+that were run. `crossed_interval` is the one used for inference; `crossed_bootstrap` is shown beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MIN_SEEDS_FOR_P = 5
+"""Under this many seeds the interval is shown and no p."""
+
+Floats = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A value with its confidence interval, in the unit of the values given."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+
+class PairedDifference(NamedTuple):
+    """Mean of a - b with its interval and two-sided p. n: pairs."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    p: float
+
+
+class Bounds(NamedTuple):
+    """What a mean can be, whatever the missing values are. n: known and missing together."""
+
+    low: float
+    high: float
+    n: int
+
+
+class Variances(NamedTuple):
+    """Variance components of one value of the table, in squared units: seeds, scenarios, and what neither explains."""
+
+    seed: float
+    scenario: float
+    residual: float
+
+
+class CrossedInterval(NamedTuple):
+    """A grand mean whose interval counts both other seeds and other scenarios."""
+
+    estimate: float
+    low: float
+    high: float
+    n_seeds: int
+    n_scenarios: int
+    seed_sd: float | None
+    """Standard deviation of the per-seed means; None with one seed."""
+    seed_values: tuple[float, ...]
+    """Per-seed means, in the order of the rows."""
+    variances: Variances | None
+    """None with one seed, which cannot tell them apart."""
+    p: float | None
+    """Two-sided, of a grand mean of 0; None under five seeds and from the bootstrap."""
+    method: str
+
+
+class _MeanSquares(NamedTuple):
+    """Of a two-way table without replication; each of shape (...), for a table of shape (..., n_seeds, n_scenarios)."""
+
+    seed: Floats
+    scenario: Floats
+    residual: Floats
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Share of successes with Wilson's score interval, which stays within [0, 1] and works at 0 and n.
+
+    successes, n: counts, 0 <= successes <= n. level: in (0, 1). ValueError: no trial, or counts that cannot be.
+    Source: Wilson 1927, "Probable inference", JASA 22(158); Brown, Cai and DasGupta 2001, Statistical Science 16(2), section 3.1.1.
+    """
+    from scipy import stats  # type: ignore[import-untyped,unused-ignore]
+
+    _check_level(level)
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} trials cannot be")
+    share = successes / n
+    found = stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
+    return Interval(share, min(float(found.low), share), max(float(found.high), share), n)
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean with Student's t interval.
+
+    values: shape (n,), one number a scenario, n >= 2. level: in (0, 1). ValueError: wrong shape, under two values, NaN or infinite.
+    Values that are all equal give an interval of no width: the sample shows no spread, which is no proof that there is none.
+    Source: Student 1908, Biometrika 6(1); Casella and Berger 2002, Statistical Inference, section 9.2.2.
+    """
+    _check_level(level)
+    checked = _check_values(values, 1, "values")
+    errors, df = _one_way_error(checked)
+    half = float(_half_widths(errors, df, level))
+    mean = float(checked.mean())
+    return Interval(mean, mean - half, mean + half, checked.size)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> PairedDifference:
+    """Mean of a - b, paired by scenario: t interval and two-sided p of no difference (the paired t test).
+
+    a, b: shape (n,), the same scenarios in the same order, n >= 2. level: in (0, 1). ValueError: as `t_interval`, or unequal lengths.
+    Differences that are all equal give p 1 at 0 and p 0 elsewhere.
+    Source: Student 1908, "The probable error of a mean", Biometrika 6(1) (the paired sleep data).
+    """
+    first, second = _check_values(a, 1, "a"), _check_values(b, 1, "b")
+    if first.size != second.size:
+        raise ValueError(f"a has {first.size} values and b has {second.size}; they are paired by scenario")
+    differences = first - second
+    found = t_interval(differences, level)
+    return PairedDifference(*found, p=float(_two_sided_p(np.asarray(found.estimate), *_one_way_error(differences))))
+
+
+def crossed_interval(table: ArrayLike, level: float = 0.95) -> CrossedInterval:
+    """Grand mean with an interval in which seeds and scenarios are crossed random factors. Use this one for inference.
+
+    table: shape (n_seeds, n_scenarios), already contrasted values (so that 0 means no effect), no gaps, n_scenarios >= 2.
+    level: in (0, 1). ValueError: wrong shape, under two scenarios, NaN or infinite.
+
+    Two-way random-effects analysis of variance without replication: the squared standard error of the grand mean is
+    (MS_seed + MS_scenario - MS_residual) / (n_seeds n_scenarios), with Satterthwaite's degrees of freedom. That alone covers
+    too little under five seeds (92 % at three, 86 % at two), since a seed variance that happens to come out small also makes
+    the degrees of freedom large. So the interval is never narrower than the t interval over the scenarios' means, nor than
+    the one over the seeds' means; that rule is ours, chosen by the simulation below. The p is made to agree: it is the largest
+    of the three, so it is below 1 - level exactly where the interval leaves out 0.
+
+    Simulated coverage of the 95 % interval (normal values, 40,000 draws a point, 12 to 120 scenarios, scenario sd 0 to 2 and
+    seed sd 0 to 1 residual sds): 95.1 to 99.4 % at two seeds, 94.9 to 98.9 % at three, 94.3 to 98.3 % at five, 94.5 to 97.8 %
+    at eight. The high end is where scenarios hardly differ. Strongly skewed scenario effects and 12 scenarios: down to 90 %,
+    as for any t interval. `crossed_bootstrap` covers far less at few seeds.
+
+    One seed: the t interval over scenarios, which says nothing of other seeds; `method` says so. Two to four seeds: the
+    interval is honest and often very wide (at two seeds a seed effect is judged on one degree of freedom), and p is None.
+
+    Source: Searle, Casella and McCulloch 1992, Variance Components, chapter 4; Satterthwaite 1946, Biometrics Bulletin 2(6).
+    On how two-way errors fail with few clusters: MacKinnon, Nielsen and Webb 2024, arXiv 2406.08880.
+    """
+    _check_level(level)
+    checked = _check_values(table, 2, "table")
+    n_seeds, n_scenarios = checked.shape
+    if n_seeds == 1:
+        return _over_scenarios(checked, level)
+    squares = _mean_squares(checked)
+    errors, df = _crossed_errors(squares, n_seeds, n_scenarios)
+    half = float(_half_widths(errors, df, level))
+    mean = float(checked.mean())
+    p = float(_two_sided_p(np.asarray(mean), errors, df)) if n_seeds >= MIN_SEEDS_FOR_P else None
+    return _describe(checked, mean - half, mean + half, p, "crossed analysis of variance, Satterthwaite df, at least either one-way t")
+
+
+def crossed_bootstrap(table: ArrayLike, level: float = 0.95, n_boot: int = 10_000, seed: int = 0) -> CrossedInterval:
+    """Grand mean with the pigeonhole bootstrap: rows and columns drawn with replacement independently; percentile interval.
+
+    table: as for `crossed_interval`. n_boot: draws. seed: of the draws, so that the answer repeats. ValueError: as there.
+    For display: no p, and with few seeds the interval is too narrow where seeds matter, since n rows drawn from n spread by
+    (n - 1) / n of their variance and a percentile knows no degrees of freedom. Simulated coverage of the 95 % interval where
+    seed, scenario and residual sds are equal (1,500 tables, +- 1 %): 88 % at 3 seeds and 12 scenarios, 77 % at 3 and 120,
+    90 % at 5 and 40, 90 % at 8 and 120. `crossed_interval`, same tables: 94 to 96 %. One seed: only scenarios are drawn.
+    Source: Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2); Owen and Eckles 2012, same journal 6(3).
+    """
+    _check_level(level)
+    checked = _check_values(table, 2, "table")
+    if n_boot < 1:
+        raise ValueError(f"n_boot is {n_boot}; at least one draw is needed")
+    n_seeds, n_scenarios = checked.shape
+    rng = np.random.default_rng(seed)
+    rows = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_boot)
+    columns = rng.multinomial(n_scenarios, np.full(n_scenarios, 1 / n_scenarios), size=n_boot)
+    means = np.einsum("ij,ij->i", rows @ checked, columns) / checked.size
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    mean = float(checked.mean())
+    method = f"pigeonhole bootstrap, {n_boot} draws" + ("; over scenarios only; one seed" if n_seeds == 1 else "")
+    return _describe(checked, min(float(low), mean), max(float(high), mean), None, method)
+
+
+def holm_adjust(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Holm's adjusted p values, in the order given. None (no test was made) stays None and is not counted.
+
+    ValueError: a p outside [0, 1] or NaN. An empty family gives an empty tuple.
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6(2).
+    """
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped,unused-ignore]
+
+    known = [p for p in p_values if p is not None]
+    if any(not 0 <= p <= 1 for p in known):
+        raise ValueError(f"a p value lies outside [0, 1]: {known}")
+    if not known:
+        return tuple(p_values)
+    adjusted = iter(multipletests(known, method="holm")[1])
+    return tuple(None if p is None else float(next(adjusted)) for p in p_values)
+
+
+def smallest_detectable(
+    sd_seed: float,
+    sd_scenario: float,
+    sd_residual: float,
+    n_seeds: int,
+    n_scenarios: int,
+    power: float = 0.8,
+    level: float = 0.95,
+) -> float:
+    """The smallest true difference that `crossed_interval` tells from 0, on the right side, with this power; in the unit of the sds.
+
+    sd_*: standard deviations of the contrasted values (roots of `Variances`). One seed: `sd_seed` is left out, since that
+    interval speaks of that seed alone. ValueError: a negative or infinite sd, no seed, under two scenarios, power outside (0.5, 1).
+
+    The mean squares are drawn 20,000 times (fixed seed) from their scaled chi-squared laws; given them, the power is exact.
+    Repeats to about 0.5 %. Where one factor rules, this is the power of the t test (noncentral t), to which the tests hold it.
+    Source: Searle, Casella and McCulloch 1992, Variance Components, chapter 4 (laws of mean squares); Cohen 1988, chapter 2.
+    """
+    from scipy import optimize, stats  # type: ignore[import-untyped,unused-ignore]
+
+    _check_level(level)
+    if not all(np.isfinite(sd) and sd >= 0 for sd in (sd_seed, sd_scenario, sd_residual)):
+        raise ValueError(f"standard deviations must be finite and at least 0: {(sd_seed, sd_scenario, sd_residual)}")
+    if n_seeds < 1 or n_scenarios < 2 or not 0.5 < power < 1:
+        raise ValueError(f"needs a seed, two scenarios and a power in (0.5, 1): {n_seeds}, {n_scenarios}, {power}")
+    if n_seeds == 1:
+        sd_seed = 0.0
+    spread = float(np.sqrt(sd_seed**2 / n_seeds + sd_scenario**2 / n_scenarios + sd_residual**2 / (n_seeds * n_scenarios)))
+    if spread == 0:
+        return 0.0
+    halves = _draw_half_widths(Variances(sd_seed**2, sd_scenario**2, sd_residual**2), n_seeds, n_scenarios, level)
+
+    def excess(difference: float) -> float:
+        return float(np.mean(stats.norm.cdf((difference - halves) / spread))) - power
+
+    return float(optimize.brentq(excess, 0.0, float(halves.max()) + 10 * spread, rtol=1e-6))
+
+
+def missing_bounds(known_sum: float, n_known: int, n_missing: int, lowest: float = 0.0, highest: float = 1.0) -> Bounds:
+    """Worst and best case of a mean when some values are missing for unknown reasons.
+
+    known_sum: sum of the n_known values, each in [lowest, highest]. ValueError: no value at all, or a sum that cannot be.
+    Source: Manski 1990, "Nonparametric bounds on treatment effects", American Economic Review 80(2); Manski 2003, Partial
+    Identification of Probability Distributions, chapter 1.
+    """
+    n = n_known + n_missing
+    if n_known < 0 or n_missing < 0 or n == 0:
+        raise ValueError(f"{n_known} known and {n_missing} missing values have no mean")
+    if not lowest <= highest or not np.isfinite([lowest, highest]).all():
+        raise ValueError(f"the range {lowest} to {highest} is no range")
+    slack = 1e-9 * max(1, n_known) * max(1.0, abs(lowest), abs(highest))
+    if not n_known * lowest - slack <= known_sum <= n_known * highest + slack:
+        raise ValueError(f"{n_known} values in [{lowest}, {highest}] cannot sum to {known_sum}")
+    low, high = (known_sum + n_missing * lowest) / n, (known_sum + n_missing * highest) / n
+    return Bounds(max(low, lowest), min(high, highest), n)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it lies between 0 and 1, as 0.95")
+
+
+def _check_values(values: ArrayLike, n_dimensions: int, name: str) -> Floats:
+    """As floats, if there are this many dimensions, at least two scenarios and no gaps."""
+    checked = np.asarray(values, dtype=np.float64)
+    if checked.ndim != n_dimensions:
+        raise ValueError(f"{name} has {checked.ndim} dimensions, not {n_dimensions}")
+    if checked.size == 0 or checked.shape[-1] < 2:
+        raise ValueError(f"{name} has the shape {checked.shape}; at least two scenarios are needed")
+    if not np.isfinite(checked).all():
+        raise ValueError(f"{name} holds NaN or infinite values; leave out or bound what is missing first")
+    return checked
+
+
+def _one_way_error(values: Floats) -> tuple[Floats, Floats]:
+    """Standard error and degrees of freedom of a mean, each of shape (1,)."""
+    return np.array([values.std(ddof=1) / np.sqrt(values.size)]), np.array([values.size - 1.0])
+
+
+def _mean_squares(table: Floats) -> _MeanSquares:
+    """Of tables of shape (..., n_seeds, n_scenarios), both at least 2."""
+    n_seeds, n_scenarios = table.shape[-2:]
+    by_seed, by_scenario = table.mean(axis=-1), table.mean(axis=-2)
+    grand = by_seed.mean(axis=-1)
+    residuals = table - by_seed[..., :, None] - by_scenario[..., None, :] + grand[..., None, None]
+    return _MeanSquares(
+        np.asarray(n_scenarios * by_seed.var(axis=-1, ddof=1)),
+        np.asarray(n_seeds * by_scenario.var(axis=-1, ddof=1)),
+        np.asarray((residuals**2).sum(axis=(-2, -1)) / ((n_seeds - 1) * (n_scenarios - 1))),
+    )
+
+
+def _crossed_errors(squares: _MeanSquares, n_seeds: int, n_scenarios: int) -> tuple[Floats, Floats]:
+    """Standard errors of the grand mean and their degrees of freedom, each of shape (3, ...): over seeds, over scenarios, crossed.
+
+    The crossed one counts only where both variance components come out above 0 and is 0 elsewhere. Its degrees of freedom are
+    at least the smaller of the other two.
+    """
+    seed, scenario, residual = squares
+    df_seed, df_scenario = n_seeds - 1.0, n_scenarios - 1.0
+    both = np.where((seed > residual) & (scenario > residual), seed + scenario - residual, 0.0)
+    doubt = seed**2 / df_seed + scenario**2 / df_scenario + residual**2 / (df_seed * df_scenario)
+    df_both = np.divide(both**2, doubt, out=np.zeros_like(both), where=doubt > 0)
+    errors = np.sqrt(np.stack([seed, scenario, both]) / (n_seeds * n_scenarios))
+    ones = np.ones_like(both)
+    return errors, np.stack([df_seed * ones, df_scenario * ones, np.maximum(df_both, min(df_seed, df_scenario))])
+
+
+def _half_widths(errors: Floats, df: Floats, level: float) -> Floats:
+    """The widest of the t intervals' half widths along the first axis."""
+    from scipy import stats
+
+    return np.asarray((stats.t.ppf((1 + level) / 2, df) * errors).max(axis=0))
+
+
+def _two_sided_p(estimate: Floats, errors: Floats, df: Floats) -> Floats:
+    """The largest of the t tests' p along the first axis; an error of 0 gives p 1 at an estimate of 0 and p 0 elsewhere."""
+    from scipy import stats
+
+    distance = np.broadcast_to(np.abs(estimate), errors.shape)
+    none = np.where(distance == 0, 0.0, np.inf)
+    return np.asarray((2 * stats.t.sf(np.divide(distance, errors, out=none, where=errors > 0), df)).max(axis=0))
+
+
+def _draw_half_widths(variances: Variances, n_seeds: int, n_scenarios: int, level: float, n_draws: int = 20_000) -> Floats:
+    """Half widths of `crossed_interval` over studies with these true components; shape (n_draws,)."""
+    rng = np.random.default_rng(0)
+    df_seed, df_scenario = n_seeds - 1, n_scenarios - 1
+    scenario = (n_seeds * variances.scenario + variances.residual) * rng.chisquare(df_scenario, n_draws) / df_scenario
+    if n_seeds == 1:
+        return _half_widths(np.sqrt(scenario / n_scenarios)[None], np.array([[float(df_scenario)]]), level)
+    seed = (n_scenarios * variances.seed + variances.residual) * rng.chisquare(df_seed, n_draws) / df_seed
+    residual = variances.residual * rng.chisquare(df_seed * df_scenario, n_draws) / (df_seed * df_scenario)
+    return _half_widths(*_crossed_errors(_MeanSquares(seed, scenario, residual), n_seeds, n_scenarios), level)
+
+
+def _over_scenarios(table: Floats, level: float) -> CrossedInterval:
+    """What one seed allows."""
+    found = t_interval(table[0], level)
+    return _describe(table, found.low, found.high, None, "t interval over scenarios only; one seed")
+
+
+def _describe(table: Floats, low: float, high: float, p: float | None, method: str) -> CrossedInterval:
+    """Add to an interval what the table says of its seeds. A component that comes out below 0 is set to 0."""
+    n_seeds, n_scenarios = table.shape
+    by_seed = table.mean(axis=1)
+    shown: dict[str, Any] = {"seed_sd": None, "variances": None}
+    if n_seeds > 1:
+        seed, scenario, residual = (float(square) for square in _mean_squares(table))
+        shown["seed_sd"] = float(by_seed.std(ddof=1))
+        shown["variances"] = Variances(max(0.0, seed - residual) / n_scenarios, max(0.0, scenario - residual) / n_seeds, residual)
+    values = tuple(float(value) for value in by_seed)
+    return CrossedInterval(
+        float(table.mean()), low, high, n_seeds=n_seeds, n_scenarios=n_scenarios, seed_values=values, p=p, method=method, **shown
+    )

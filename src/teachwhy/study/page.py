@@ -1,0 +1,262 @@
+"""A study's report as sections, and the page of one run or several. Reads a finished report; computes no result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from teachwhy import __version__
+from teachwhy.files import canonical_json
+from teachwhy.records import Primary
+from teachwhy.report.charts import Bar, Tint, draw_bars
+from teachwhy.report.numbers import (
+    ABSENT,
+    MINUS,
+    format_interval,
+    format_minutes,
+    format_p,
+    format_plain,
+    format_signed,
+)
+from teachwhy.report.page import (
+    Block,
+    Callout,
+    CalloutKind,
+    Check,
+    Checks,
+    Code,
+    Column,
+    Details,
+    Facts,
+    Prose,
+    Section,
+    Table,
+    Tile,
+    Tiles,
+    Transcript,
+    render_page,
+    slug,
+)
+from teachwhy.study.tables import (
+    ONE_SEED,
+    count_n,
+    draw_arms,
+    draw_contrasts,
+    draw_data,
+    draw_effort,
+    draw_goals,
+    draw_missing,
+    is_goal,
+    split_words,
+    with_minus,
+)
+from teachwhy.study.view import DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
+
+__all__ = [
+    "DataCard",
+    "FigureRow",
+    "LedgerRow",
+    "MissingRow",
+    "OptionView",
+    "StudyView",
+    "TranscriptView",
+    "render_runs",
+    "study_sections",
+]
+
+NATS = "1 nat = the odds between the two actions change by a factor of 2.7."
+WHY_FILLER = (
+    "The second is the honest one: a bare row has no words after the answer, so any words could have made the difference; "
+    "the filler has as many words on the same topic and explains nothing."
+)
+ABOUT = (
+    "Each study below trains copies of one small language model that differ only in what stands after the answer in their training rows "
+    "(nothing, as many words that explain nothing, or a reason), and measures what each copy then does where it was not trained. "
+    "A model of this size can show whether a reason decides what is learnt from ambiguous examples, what is merely memorised, and whether "
+    "the measure can move at all. It cannot show what reasons do in a large model that acts as an agent: nothing here is a claim about one."
+)
+_VERDICTS: dict[str, tuple[CalloutKind, str]] = {
+    "yes": ("answer", "Answer"),
+    "no_difference_seen": ("finding", "Answer: no difference seen"),
+    "opposite": ("finding", "Answer: the opposite"),
+    "withheld": ("withheld", "Answer withheld"),
+}
+_CONTROLS = ("start", "none", "neutral", "bare", "filler", "repeat", "shuffled")
+
+
+def render_runs(views: Sequence[StudyView], title: str, lead: str = "") -> str:
+    """The HTML page of one run or several. lead: what the page is; several runs get a default."""
+    if len(views) == 1:
+        sections = study_sections(views[0])
+    else:
+        names = [slug(view.report.name) for view in views]
+        prefixes = [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names, 1)]
+        sections = [
+            Section(view.report.question, prefix, sections=tuple(study_sections(view, prefix)))
+            for view, prefix in zip(views, prefixes, strict=True)
+        ]
+    footer = f"Made by teachwhy {__version__}. This page is one file: it holds no script and asks nothing of the network."
+    return render_page(title, lead or (ABOUT if len(views) > 1 else ""), sections, footer)
+
+
+def study_sections(view: StudyView, prefix: str = "") -> list[Section]:
+    """A study's sections in reading order; `prefix` keeps their ids apart on a page of several."""
+    prefix = prefix or slug(view.report.name)
+    parts: list[tuple[str, str, Callable[[StudyView], list[Block]]]] = [
+        ("The question", "question", _question),
+        ("The answer", "answer", _answer),
+        ("How far each arm moved", "figure", _figure),
+        ("Against bare, and against filler", "pair", _pair),
+        ("All contrasts", "contrasts", draw_contrasts),
+        ("The arms", "arms", draw_arms),
+        ("Goal tasks", "goals", draw_goals),
+        ("What is missing", "missing", draw_missing),
+        ("Transcripts", "transcripts", _transcripts),
+        ("Effort", "effort", draw_effort),
+        ("Data", "data", draw_data),
+        ("Run it again", "replay", _replay),
+    ]
+    return [Section(title, f"{prefix}-{name}", tuple(make(view))) for title, name, make in parts]
+
+
+def _question(view: StudyView) -> list[Block]:
+    plan = view.plan
+    planned = f"Planned before the first outcome: {with_minus(plan['primary'])}. "
+    planned += f"The plan was made {plan['made_at']}; sha256 {plan['sha256'][:16]}."
+    return [Prose(view.report.question), Prose(f"Model: {view.model_about}\n\n{planned}", quiet=True)]
+
+
+def _answer(view: StudyView) -> list[Block]:
+    report = view.report
+    kind, title = _VERDICTS[report.answer.verdict]
+    failed = [gate for gate in report.gates if gate.passed is False]
+    details = []
+    if report.answer.verdict == "withheld":
+        details += [f"Failed gate: {gate.name}. {gate.says}" for gate in failed if gate.withholds]
+        details.append("The numbers below are shown because they were measured; they are no answer to the question.")
+    if report.primary:
+        details.append(_primary_line(view, report.primary))
+    blocks: list[Block] = [Callout(kind, report.answer.sentence, title, tuple(details))]
+    if report.gates:
+        gates = Checks(tuple(Check(gate.name, gate.passed, gate.says) for gate in report.gates))
+        blocks += [Prose("Gates: what must hold before an answer is given."), gates]
+    return [*blocks, *(Callout("note", note) for note in report.notes)]
+
+
+def _primary_line(view: StudyView, primary: Primary) -> str:
+    planned = next((contrast for contrast in view.report.contrasts if not contrast.exploratory), None)
+    unit = f" {planned.unit}" if planned else ""
+    where = f" ({split_words(view, planned.split)})" if planned else ""
+    parts = [
+        f"Primary contrast, {with_minus(primary.contrast)}{where}: {format_signed(primary.difference)}{unit}, "
+        f"95 % interval {format_interval(primary.low, primary.high)}",
+        f"n = {count_n(primary.n_scenarios, primary.n_seeds)}",
+    ]
+    if primary.smallest_detectable is not None:
+        parts.append(f"the smallest difference this plan could see was {format_plain(primary.smallest_detectable)}{unit}")
+    if primary.seed_sd is not None:
+        parts.append(f"standard deviation between seeds {format_plain(primary.seed_sd)}")
+    parts.append(f"p {format_p(primary.p)}" if primary.p is not None else "no p under 5 seeds")
+    return "; ".join(parts) + "."
+
+
+def _figure(view: StudyView) -> list[Block]:
+    rows = view.figure_rows
+    if not rows:
+        return [Prose("No arm could be measured, so there is nothing to draw.")]
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    panels = list(dict.fromkeys([*view.split_labels.values(), *(split_words(view, row["split"]) for row in rows)]))
+    bars = [
+        Bar(
+            split_words(view, row["split"]),
+            row["arm"],
+            row["change"],
+            row["low"],
+            row["high"],
+            tuple(row["seed_values"]),
+            _tint(row["arm"]),
+        )
+        for row in rows
+    ]
+    first, second = view.poles
+    few = max(len(row["seed_values"]) for row in rows) <= 1
+    counts = sorted(
+        {count_n(arm.n_scenarios, arm.n_seeds) for arm in view.report.arms if arm.split in view.split_labels and not is_goal(arm)}
+    )
+    caption = (
+        f"Change of margin from the start, in nats; the margin is log p({first}) {MINUS} log p({second}). "
+        "Large mark: the mean, with its number; "
+        f"bar: 95 % interval; {'no small dots, there is ' + ONE_SEED if few else 'small dots: each seed'}. "
+        "Line at 0: the start, before any of this training. Grey: controls."
+        + (
+            " Diamond: the oracle, trained on what the others never saw; a bound on what could be reached, not a competitor."
+            if "oracle" in names
+            else ""
+        )
+        + f" {NATS}"
+        + (f" n = {' or '.join(counts)}." if counts else "")
+    )
+    axis = "change of margin from the start, nats"
+    return [
+        draw_bars(
+            bars, panels=panels, names=names, axis=axis, zero="the start", ends=(f"towards {second}", f"towards {first}"), caption=caption
+        )
+    ]
+
+
+def _tint(arm: str) -> Tint:
+    words = arm.split("_")
+    return "bound" if "oracle" in words else "control" if any(word in _CONTROLS for word in words) else "main"
+
+
+def _pair(view: StudyView) -> list[Block]:
+    split = next((contrast.split for contrast in view.report.contrasts if not contrast.exploratory), None)
+    tiles = []
+    for title, name in (("Reason against bare", view.against_bare), ("Reason against filler", view.against_filler)):
+        named = [contrast for contrast in view.report.contrasts if name and contrast.name == name]
+        found = next((contrast for contrast in named if contrast.split == split), named[0] if named else None)
+        if found is None:
+            tiles.append(Tile(title, ABSENT, "Not part of this study."))
+            continue
+        where, n = split_words(view, found.split), count_n(found.n_scenarios, found.n_seeds)
+        text = f"{with_minus(found.name)}, {where}. 95 % interval {format_interval(found.low, found.high)}; n = {n}."
+        tiles.append(Tile(title, f"{format_signed(found.difference)} {found.unit}", text))
+    return [Tiles(tuple(tiles)), Prose(WHY_FILLER)]
+
+
+def _transcripts(view: StudyView) -> list[Block]:
+    if not view.transcripts:
+        return [Prose("None were kept.")]
+    intro = Prose(
+        "What the model was asked, and the probability that each arm gives to each action. Control codes are shown as symbols."
+    )
+    return [intro, *(_transcript(one, opened=not index) for index, one in enumerate(view.transcripts))]
+
+
+def _transcript(one: TranscriptView, *, opened: bool) -> Details:
+    arms = list(dict.fromkeys(arm for option in one.options for arm in option.shares))
+    letters = [f"{chr(65 + index % 26)}, {option.label}" for index, option in enumerate(one.options)]
+    turns = [("Scenario", one.scenario), *((f"Action {letter}", option.text) for letter, option in zip(letters, one.options, strict=True))]
+
+    def cell(option: OptionView, arm: str) -> str:
+        log_prob = option.log_probs.get(arm)
+        return format_plain(option.shares.get(arm)) + (f" ({format_plain(log_prob, 1)})" if log_prob is not None else "")
+
+    rows = tuple((arm, *(cell(option, arm) for option in one.options)) for arm in arms)
+    caption = "Share of probability; in brackets, where given, the summed log-probability of the action's text, nats."
+    table = Table((Column("arm"), *(Column(letter, "measure") for letter in letters)), rows, caption, n=one.n)
+    return Details(one.title, (Transcript(tuple(turns)), table), open=opened)
+
+
+def _replay(view: StudyView) -> list[Block]:
+    def facts(values: Mapping[str, Any]) -> Facts:
+        return Facts(tuple((str(name), value if isinstance(value, str) else canonical_json(value)) for name, value in values.items()))
+
+    plan = {"plan.json sha256": view.plan["sha256"], "plan made at": view.plan["made_at"]}
+    return [
+        Prose(f"The run took {format_minutes(view.minutes)}. To run it again:"),
+        Code(view.commands),
+        Details("Settings, resolved", (facts(view.settings),)),
+        Details("Versions", (facts(view.versions),)),
+        Details("Hashes", (facts({**plan, **view.hashes}),)),
+    ]

@@ -1,0 +1,199 @@
+"""From study.yaml to cells: rows drawn, leaks refused, effort made equal, everything hashed before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from teachwhy.corpora import CorpusRow, corpus_rows
+from teachwhy.errors import UserError
+from teachwhy.evaluations import VERSIONS
+from teachwhy.files import canonical_json, cell_id, hash_text
+from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
+from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
+from teachwhy.quality import find_leaks, refuse_leaks
+from teachwhy.records import Record, Scenario
+from teachwhy.study.schema import Evaluation, Stage, StudySpec
+from teachwhy.training.effort import Effort, Sized, measure_effort, share_effort
+from teachwhy.training.settings import SftSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SFT_VERSION = 1
+START_SEED = 0
+"""The start is trained once, under a seed of its own."""
+
+
+class Cell(Record):
+    """One stage or one evaluation of one arm and seed."""
+
+    id: str
+    kind: str
+    arm: str
+    seed: int
+    settings: dict[str, object]
+    parents: tuple[str, ...]
+    inputs: dict[str, str]
+    adapters: tuple[str, ...] = ()
+    """Folders of the cells whose adapters are merged before this one, in order."""
+
+    @property
+    def folder(self) -> str:
+        """Name under cells/."""
+        return f"{self.kind}-{self.id}"
+
+
+Batches = list[list[CorpusRow]]
+
+
+class LedgerRow(NamedTuple):
+    """What an arm is given under one seed."""
+
+    arm: str
+    seed: int
+    effort: Effort
+
+
+class Plan(NamedTuple):
+    """Everything that a study will do."""
+
+    spec: StudySpec
+    base: Path
+    cells: list[Cell]
+    batches: dict[str, Batches]
+    """Cell id -> its rows, update by update."""
+    ledger: list[LedgerRow]
+    n_scored: dict[str, int]
+    """Evaluation -> prompts that it scores for every arm and seed."""
+    waived: list[str]
+    """Leaks on purpose."""
+
+
+def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
+    """Draw every row, check it and lay out the cells. Raises UserError or LeakError for what cannot or must not be run."""
+    base = resolve_model(spec.start.model)
+    drawer = _Drawer(spec, load_tokenizer(base), beside)
+    scenarios = {evaluation.name: load_evaluation(evaluation) for evaluation in spec.evaluations}
+    waived = drawer.check_leaks([scenario for group in scenarios.values() for scenario in group])
+    model_hash = hash_model(base)
+    cells, batches, ledger = [], {}, []
+    chain: list[Cell] = []
+    for number, stage in enumerate(spec.start.stages):
+        (updates,) = drawer.share({f"start {number}": stage}, START_SEED).values()
+        chain.append(_train_cell(spec, stage, "start", START_SEED, model_hash, chain, updates))
+        batches[chain[-1].id] = updates
+        ledger.append(LedgerRow("start", START_SEED, drawer.measure(updates)))
+    cells += chain
+    cells += [_score_cell(evaluation, scenarios[evaluation.name], "start", START_SEED, model_hash, chain) for evaluation in spec.evaluations]
+    for seed in spec.seeds:
+        shared = drawer.share({arm: stages[0] for arm, stages in spec.arms.items() if stages}, seed)
+        for arm, updates in shared.items():
+            cell = _train_cell(spec, spec.arms[arm][0], arm, seed, model_hash, chain, updates)
+            batches[cell.id] = updates
+            ledger.append(LedgerRow(arm, seed, drawer.measure(updates)))
+            cells.append(cell)
+            cells += [_score_cell(evaluation, scenarios[evaluation.name], arm, seed, model_hash, [*chain, cell]) for evaluation in spec.evaluations]
+    n_scored = {e.name: sum(e.fills * (2 if e.twins and s.twin else 1) for s in scenarios[e.name]) for e in spec.evaluations}
+    return Plan(spec, base, cells, batches, ledger, n_scored, waived)
+
+
+def load_evaluation(evaluation: Evaluation) -> list[Scenario]:
+    """The scenarios of one evaluation of a study."""
+    from teachwhy.evaluations.choice import load_scenarios
+
+    return load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits)
+
+
+class _Drawer:
+    """Draws and measures rows; a row is tokenised once."""
+
+    def __init__(self, spec: StudySpec, tokenizer: PreTrainedTokenizerBase, beside: Path) -> None:
+        self.spec, self.tokenizer, self.beside = spec, tokenizer, beside
+        self.template = training_template(tokenizer)
+        self.sizes: dict[str, Sized] = {}
+
+    def size(self, row: CorpusRow) -> Sized:
+        key = canonical_json(row.messages)
+        if key not in self.sizes:
+            encoded = encode_chat(self.tokenizer, list(row.messages), self.template)
+            if len(encoded.ids) > self.spec.settings.max_tokens:
+                raise UserError(f"row {row.id} of {row.source} has {len(encoded.ids)} tokens", hint=f"Raise settings.max_tokens (now {self.spec.settings.max_tokens}) or shorten the row.")
+            self.sizes[key] = Sized(0, len(encoded.ids), sum(encoded.supervised))
+        return self.sizes[key]
+
+    def draw(self, stage: Stage, seed: int) -> list[CorpusRow]:
+        """An arm's own rows, in order; several corpora alternate so that their supervised tokens keep to their shares."""
+        settings = resolve_settings(self.spec, stage)
+        n_rows = settings.updates * settings.rows_per_update
+        pools = {name: iter(corpus_rows(name, n_rows, seed=seed, order=stage.order, beside=self.beside)) for name in stage.corpora}
+        given = dict.fromkeys(pools, 0)
+        rows = []
+        for _ in range(n_rows):
+            name = min(given, key=lambda corpus: given[corpus] / stage.corpora[corpus])
+            rows.append(next(pools[name]))
+            given[name] += self.size(rows[-1]).n_supervised
+        return rows
+
+    def share(self, stages: Mapping[str, Stage], seed: int) -> dict[str, Batches]:
+        """Rows of every arm, update by update, efforts made equal."""
+        n_updates = {resolve_settings(self.spec, stage).updates for stage in stages.values()}
+        if len(n_updates) > 1:
+            raise UserError(f"the arms have different numbers of updates: {sorted(n_updates)}", hint="Efforts must be equal: set `updates` once, under the study's settings.")
+        own = {arm: self.draw(stage, seed) for arm, stage in stages.items()}
+        padding = corpus_rows(self.spec.neutral, 400, seed=seed + 1, beside=self.beside) if self.spec.neutral else []
+        sized = {arm: [self.size(row)._replace(row=number) for number, row in enumerate(rows)] for arm, rows in own.items()}
+        plans = share_effort(sized, [self.size(row)._replace(row=number) for number, row in enumerate(padding)], n_updates.pop())
+        return {
+            arm: [[own[arm][one.row] for one in update.own] + [padding[one.row] for one in update.neutral] for update in plan] for arm, plan in plans.items()
+        }
+
+    def measure(self, batches: Batches) -> Effort:
+        rows = [(row, self.size(row)) for batch in batches for row in batch]
+        n_neutral = sum(row.source == self.spec.neutral for row, _ in rows)
+        return Effort(len(batches), len(rows), n_neutral, sum(size.n_tokens for _, size in rows), sum(size.n_supervised for _, size in rows))
+
+    def check_leaks(self, scenarios: Sequence[Scenario]) -> list[str]:
+        """Refuse leaks in every corpus of the study; the oracle's families are waived, and said."""
+        waived = []
+        stages = [*self.spec.start.stages, *(stage for arm in self.spec.arms.values() for stage in arm)]
+        for stage in stages:
+            for name in stage.corpora:
+                settings = resolve_settings(self.spec, stage)
+                rows = corpus_rows(name, settings.updates * settings.rows_per_update, seed=self.spec.seeds[0], order=stage.order, beside=self.beside)
+                leaks = find_leaks(rows, scenarios)
+                if name.startswith("oracle/"):
+                    on_purpose = [leak for leak in leaks if leak.shared.startswith("the whole family")]
+                    waived.append(f"{name}: {len(on_purpose)} rows of far families ({', '.join(sorted({leak.scenario for leak in on_purpose}))}), on purpose")
+                    leaks = [leak for leak in leaks if leak not in on_purpose]
+                refuse_leaks(name, leaks)
+        return sorted(set(waived))
+
+
+def resolve_settings(spec: StudySpec, stage: Stage) -> SftSettings:
+    """The study's settings with the stage's own over them, and the dtype that this machine will train in."""
+    from teachwhy.files import parse_record
+
+    settings = parse_record(SftSettings, {**spec.settings.model_dump(), **stage.settings}, where="settings of a stage")
+    return settings.model_copy(update={"dtype": best_dtype()}) if settings.dtype == "auto" else settings
+
+
+def _train_cell(spec: StudySpec, stage: Stage, arm: str, seed: int, model_hash: str, chain: Sequence[Cell], batches: Batches) -> Cell:
+    settings: dict[str, object] = {**resolve_settings(spec, stage).model_dump(), "corpora": stage.corpora, "order": stage.order}
+    inputs = {"model": model_hash, "rows": hash_text(canonical_json([[list(row.messages) for row in batch] for batch in batches]))}
+    return _cell("sft", SFT_VERSION, arm, seed, settings, chain, inputs)
+
+
+def _score_cell(evaluation: Evaluation, scenarios: Sequence[Scenario], arm: str, seed: int, model_hash: str, chain: Sequence[Cell]) -> Cell:
+    settings: dict[str, object] = {**evaluation.model_dump(exclude={"name"}), "reading": "direct", "dtype": "float32"}
+    inputs = {"model": model_hash, "scenarios": hash_text(canonical_json([scenario.model_dump() for scenario in scenarios]))}
+    return _cell(evaluation.name, VERSIONS[evaluation.name], arm, seed, settings, chain, inputs)
+
+
+def _cell(kind: str, version: int, arm: str, seed: int, settings: dict[str, object], chain: Sequence[Cell], inputs: dict[str, str]) -> Cell:
+    parents = tuple(cell.id for cell in chain[-1:])
+    found = cell_id(kind, version, settings, seed if kind == "sft" else None, parents, inputs)
+    return Cell(
+        id=found, kind=kind, arm=arm, seed=seed, settings=settings, parents=parents, inputs=inputs, adapters=tuple(cell.folder for cell in chain)
+    )  # fmt: skip

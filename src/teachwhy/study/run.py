@@ -1,0 +1,267 @@
+"""Run a study: its cells in worker processes, resumed by presence, then outcomes, report and page."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from teachwhy.errors import TeachwhyError, UserError
+from teachwhy.files import CARD, canonical_json, explain_os_error, hash_text, now, read_card, write_text
+from teachwhy.records import CellSummary
+from teachwhy.study.plan import Cell, Plan
+from teachwhy.study.schema import StudySpec, shipped_hash
+from teachwhy.study.worker import Step, prepare_cell, run_cell, start_worker
+
+WORKER_BYTES = 2.5 * 2**30
+"""Memory kept for a worker: the built-in model takes about 2 GB while training."""
+CELLS = "cells"
+PLAN = "plan.json"
+
+
+class Event(NamedTuple):
+    """Something to show: a cell `started`, `moved`, is `done` or `failed`."""
+
+    kind: str
+    cell: Cell
+    step: Step | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+Listener = Callable[[Event], None]
+
+
+def choose_workers(n_cells: int) -> int:
+    """As many workers as there are cores and memory for, at least one."""
+    import psutil
+
+    memory = int(psutil.virtual_memory().available // WORKER_BYTES)
+    return max(1, min(os.cpu_count() or 1, memory, n_cells))
+
+
+def study_hash(spec: StudySpec) -> str:
+    """What a study's plan depends on beside the machine: its file with every default, and all shipped data."""
+    return hash_text(canonical_json([spec.model_dump(), shipped_hash()]))
+
+
+def lock_run(run_dir: Path) -> FileLock:
+    """Held while a process works in a run's folder. Raises UserError when another one does."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError("another process is running a study in this folder", where=str(run_dir), hint="Wait for it, or name another folder with --output.") from None
+    except OSError as error:
+        raise explain_os_error(error, run_dir) from error
+    return lock
+
+
+def is_done(cells_dir: Path, cell: Cell) -> bool:
+    """Presence means done."""
+    return (cells_dir / cell.folder / CARD).is_file()
+
+
+def check_disk(run_dir: Path, plan: Plan) -> None:
+    """Fail before spending: 25 MB a training and 2 MB an evaluation are needed."""
+    import shutil
+
+    needed = sum(25 if cell.kind == "sft" else 2 for cell in plan.cells if not is_done(run_dir / CELLS, cell)) * 2**20
+    free = shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise UserError(f"the study needs {needed >> 20} MB of disk, {free >> 20} MB are free", where=str(run_dir), hint="Free some space, or name another folder with --output.")
+
+
+def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> dict[str, str]:
+    """Do all cells that are not there yet; returns the reasons of those that failed, by cell id.
+
+    A cell starts when its parents are there. One failing cell fails those that build on it; the others go on.
+    """
+    cells_dir = run_dir / CELLS
+    unique = {cell.id: cell for cell in plan.cells}
+    waiting = [cell for cell in unique.values() if not is_done(cells_dir, cell)]
+    if not waiting:
+        return {}
+    failed: dict[str, str] = {}
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    stop = _forward(queue, unique, listen)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(queue, threads))
+    running: dict[Future[float], Cell] = {}
+    try:
+        while waiting or running:
+            for cell in _ready(waiting, cells_dir, failed, {cell.id for cell in running.values()})[: workers - len(running)]:
+                waiting.remove(cell)
+                prepare_cell(cells_dir, cell, plan.batches.get(cell.id))
+                listen(Event("started", cell))
+                running[pool.submit(run_cell, cells_dir, cell, plan.base)] = cell
+            if not running:
+                break
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                _settle(running.pop(future), future, failed, listen)
+    finally:
+        _end(pool)
+        stop()
+    for cell in waiting:
+        failed.setdefault(cell.id, "a cell that it builds on failed")
+    return failed
+
+
+def _ready(waiting: Sequence[Cell], cells_dir: Path, failed: dict[str, str], running: set[str]) -> list[Cell]:
+    """Cells whose parents are there; scoring first, since it ends sooner and frees nothing else by waiting."""
+    folders = {path.name for path in cells_dir.iterdir()} if cells_dir.is_dir() else set()
+    ready = [cell for cell in waiting if all(folder in folders for folder in cell.adapters) and cell.id not in failed and cell.id not in running]
+    return sorted(ready, key=lambda cell: cell.kind != "sft")
+
+
+def _settle(cell: Cell, future: Future[float], failed: dict[str, str], listen: Listener) -> None:
+    try:
+        listen(Event("done", cell, seconds=future.result()))
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was ended from outside, most likely for want of memory",
+            where=f"cell {cell.folder}",
+            hint="Type the same command with --workers 1: what is done is kept.",
+        ) from None
+    except (TeachwhyError, RuntimeError, MemoryError) as error:
+        failed[cell.id] = str(error).splitlines()[0] if str(error) else type(error).__name__
+        listen(Event("failed", cell, reason=failed[cell.id]))
+
+
+def _forward(queue: Any, cells: dict[str, Cell], listen: Listener) -> Callable[[], None]:
+    """Pass the workers' messages on from a thread of its own; returns what ends it."""
+
+    def pass_on() -> None:
+        while (step := queue.get()) is not None:
+            listen(Event("moved", cells[step.cell], step))
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        queue.put(None)
+        thread.join(timeout=2)
+        queue.close()
+
+    return stop
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once: what they had begun lies in .part folders and is gone on with."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    idle = all(not future for future in getattr(pool, "_pending_work_items", {}))
+    pool.shutdown(wait=idle, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(timeout=5)
+
+
+def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]) -> list[CellSummary]:
+    """Every cell with its state, for the report."""
+    found = []
+    for cell in cells:
+        folder = run_dir / CELLS / cell.folder
+        if (folder / CARD).is_file():
+            card = read_card(folder)
+            found.append(
+                CellSummary(
+                    id=cell.id, kind=cell.kind, arm=cell.arm, seed=cell.seed, state="done", seconds=card.seconds,
+                    updates=card.details.get("updates"), supervised_tokens=card.details.get("supervised_tokens"),
+                )
+            )  # fmt: skip
+        else:
+            reason = failed.get(cell.id, "")
+            found.append(CellSummary(id=cell.id, kind=cell.kind, arm=cell.arm, seed=cell.seed, state="failed" if reason else "missing", reason=reason))
+    return found
+
+
+def write_plan(run_dir: Path, plan: Plan, estimate_seconds: float) -> dict[str, Any]:
+    """plan.json, hashed and written before the first outcome; one that is there must be the same study's.
+
+    Raises UserError when the plan has changed: looking at outcomes and then changing the plan makes a new run.
+    """
+    import json
+
+    spec = plan.spec
+    body: dict[str, Any] = {
+        "schema": "teachwhy.plan/1",
+        "study": study_hash(spec),
+        "primary": spec.primary.model_dump(),
+        "arms": ["start", *spec.arms],
+        "seeds": list(spec.seeds),
+        "scored": plan.n_scored,
+        "cells": [{"id": cell.id, "kind": cell.kind, "arm": cell.arm, "seed": cell.seed} for cell in plan.cells],
+        "ledger": [{"arm": row.arm, "seed": row.seed, **row.effort._asdict()} for row in plan.ledger],
+        "waived": plan.waived,
+    }
+    path = run_dir / PLAN
+    digest = hash_text(canonical_json(body))
+    if path.is_file():
+        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if held.get("sha256") == digest:
+            return held
+        if any((run_dir / CELLS).glob("*/outcomes.csv")):
+            raise UserError(
+                "this folder holds outcomes of another plan: the study, the data or the machine's number format has changed since",
+                where=str(run_dir),
+                hint="Name another folder with --output: a plan is not changed after a look at its outcomes.",
+            )
+    whole = {**body, "sha256": digest, "made_at": now(), "estimate_seconds": round(estimate_seconds)}
+    write_text(path, json.dumps(whole, indent=2) + "\n")
+    return whole
+
+
+def estimate_seconds(run_dir: Path, plan: Plan, workers: int) -> float:
+    """From measured speeds (benchmarks/): tokens of training and scored prompts still to do, over the workers."""
+    seconds = [cell_seconds(plan, cell) for cell in {cell.id: cell for cell in plan.cells}.values() if not is_done(run_dir / CELLS, cell)]
+    return max(sum(seconds) / workers, max(seconds, default=0.0))
+
+
+TRAINED_PER_SECOND = 200.0
+"""Tokens, built-in model, one core that computes in bfloat16."""
+SCORED_PER_SECOND = 2.8
+"""Prompts with their actions, built-in model, one core, fp32."""
+CELL_SECONDS = 3.0
+"""Loading and writing, a cell."""
+
+
+def cell_seconds(plan: Plan, cell: Cell) -> float:
+    """Estimate for one cell on one core."""
+    if cell.kind == "sft":
+        effort = next(row.effort for row in plan.ledger if (row.arm, row.seed) == (cell.arm, cell.seed))
+        return CELL_SECONDS + effort.n_tokens / TRAINED_PER_SECOND
+    return CELL_SECONDS + plan.n_scored[cell.kind] / SCORED_PER_SECOND
+
+
+class Clock:
+    """Time left, from what was estimated for the cells that are done and what they took."""
+
+    def __init__(self, plan: Plan, todo: Sequence[Cell], workers: int) -> None:
+        self.costs = {cell.id: cell_seconds(plan, cell) for cell in todo}
+        self.shares: dict[str, float] = {}
+        self.workers = workers
+        self.started = time.monotonic()
+
+    def note(self, cell: Cell, share: float) -> None:
+        """A cell is done to this share, in [0, 1]."""
+        self.shares[cell.id] = share
+
+    def left(self) -> float:
+        """Seconds."""
+        done = sum(self.costs.get(cell, 0.0) * share for cell, share in self.shares.items())
+        rest = sum(self.costs.values()) - done
+        elapsed = time.monotonic() - self.started
+        rate = elapsed / done if done > 20 else 1 / self.workers
+        return rest * rate

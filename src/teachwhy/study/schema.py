@@ -1,0 +1,181 @@
+"""study.yaml: what a study is asked to do, with every default filled in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from teachwhy.errors import UserError
+from teachwhy.files import parse_record, read_yaml
+from teachwhy.records import Order, Record
+from teachwhy.shipped import ROOT, find
+from teachwhy.training.settings import SftSettings
+
+ADDED = ("start", "neutral", "oracle")
+"""Arm names with a meaning of their own: `start` is always there and never written down."""
+
+
+class Stage(Record):
+    """One training run. `{sft: NAME}` is short for `{kind: sft, corpora: {NAME: 1}}`."""
+
+    kind: Literal["sft"] = "sft"
+    corpora: dict[str, float]
+    """Corpus -> its share of the supervised tokens."""
+    settings: dict[str, Any] = {}
+    """Over the study's settings."""
+    order: Order = "after"
+    """Where a reply's reason stands: after or before the deed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "sft" in value:
+            rest = {key: part for key, part in value.items() if key != "sft"}
+            return {"kind": "sft", "corpora": {value["sft"]: 1.0}, **rest}
+        return value
+
+    @model_validator(mode="after")
+    def _shares(self) -> Stage:
+        if abs(sum(self.corpora.values()) - 1) > 1e-6 or min(self.corpora.values(), default=0) <= 0:
+            raise ValueError(f"shares of corpora must be positive and add up to 1, not {self.corpora}")
+        return self
+
+
+class Start(Record):
+    """What every arm begins from."""
+
+    model: str = "builtin"
+    """`builtin`, a folder with safetensors, or a Hugging Face id."""
+    stages: tuple[Stage, ...] = ()
+    """Training that all arms share, done once: with it, the start is an organism."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+
+class Evaluation(Record):
+    """One evaluation of every arm."""
+
+    name: str
+    splits: tuple[str, ...] = ()
+    """Empty: all that it has."""
+    limit: int | None = Field(None, ge=2)
+    """Scenarios a split; the first ones, the same for every arm."""
+    fills: int = Field(1, ge=1)
+    twins: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and len(value) == 1 and "name" not in value:
+            ((name, settings),) = value.items()
+            return {"name": name, **(settings or {})}
+        return value
+
+
+class Comparison(Record):
+    """A contrast: mean change of margin of `plus` minus that of `minus`, over the scenarios of some splits."""
+
+    name: str
+    evaluation: str
+    splits: tuple[str, ...] = Field(min_length=1)
+    plus: tuple[str, ...] = Field(min_length=1)
+    minus: tuple[str, ...] = Field(min_length=1)
+
+
+class Primary(Comparison):
+    """The contrast that the study is about, with what may be said of it."""
+
+    claim: Literal["lower", "higher"]
+    """What would be a yes: the contrast below zero (less harm) or above."""
+    yes: str
+    """The answer's sentence when the whole interval is on the claimed side of zero."""
+    no: str
+    """... when it holds zero."""
+    opposite: str
+    """... when it is on the other side."""
+
+
+class StudySpec(Record):
+    """study.yaml."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    question: str
+    about: str = ""
+    start: Start = Start()
+    seeds: tuple[int, ...] = Field(min_length=1)
+    settings: SftSettings = SftSettings()
+    arms: dict[str, tuple[Stage, ...]] = Field(min_length=1)
+    neutral: str | None = "neutral"
+    """The corpus that makes effort equal."""
+    evaluations: tuple[Evaluation, ...] = Field(min_length=1)
+    primary: Primary
+    contrasts: tuple[Comparison, ...] = ()
+    split_labels: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudySpec:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"a seed stands twice in {list(self.seeds)}")
+        if "start" in self.arms:
+            raise ValueError("`start` is always an arm and is not written down; its model goes under the study's `start:`")
+        names = {evaluation.name for evaluation in self.evaluations}
+        if len(names) != len(self.evaluations):
+            raise ValueError("an evaluation stands twice")
+        for contrast in (self.primary, *self.contrasts):
+            for arm in (*contrast.plus, *contrast.minus):
+                if arm not in self.arms and arm != "start":
+                    raise ValueError(f"the contrast {contrast.name!r} names the arm {arm!r}, which the study has not; it has {', '.join(self.arms)}")
+            if contrast.evaluation not in names:
+                raise ValueError(f"the contrast {contrast.name!r} needs the evaluation {contrast.evaluation!r}, which the study has not")
+            if len(contrast.plus) != len(contrast.minus):
+                raise ValueError(f"the contrast {contrast.name!r} must add as many arms as it subtracts, or the start does not cancel")
+        for arm, stages in self.arms.items():
+            if len(stages) > 1:
+                raise ValueError(f"arm {arm!r}: one stage an arm for now; what all arms share goes under `start: {{stages: [...]}}`")
+        return self
+
+
+def read_study(name: str) -> tuple[StudySpec, Path]:
+    """A study by shipped name or path, and the file. Raises UserError for anything that cannot be run."""
+    path = find("studies", name)
+    file = path / "study.yaml" if path.is_dir() else path
+    value = read_yaml(file)
+    if not isinstance(value, dict):
+        raise UserError("a study file is a YAML mapping with name, question, seeds, arms, evaluations and primary", where=str(file))
+    _refuse_repeated_keys(file)
+    return parse_record(StudySpec, value, where=str(file)), file
+
+
+def _refuse_repeated_keys(file: Path) -> None:
+    """YAML keeps the last of two equal keys in silence: two arms of one name would become one."""
+    import yaml
+
+    def visit(node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                if key.value in seen:
+                    raise UserError(f"{key.value!r} stands twice on one level (line {key.start_mark.line + 1})", where=str(file), hint="Give one of them another name.")
+                seen.add(key.value)
+                visit(value)
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                visit(value)
+
+    tree = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    if tree is not None:
+        visit(tree)
+
+
+def shipped_hash() -> str:
+    """One hash over all shipped data."""
+    from teachwhy.files import hash_folder
+
+    return hash_folder(ROOT, skip=("__init__.py",))

@@ -1,0 +1,99 @@
+"""One study in one folder, from its file to its page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from teachwhy.errors import UserError
+from teachwhy.files import explain_os_error, parse_record, read_yaml, write_text
+from teachwhy.records import StudyReport
+from teachwhy.study.schema import StudySpec
+
+if TYPE_CHECKING:
+    from teachwhy.study.plan import Plan
+    from teachwhy.study.run import Clock, Listener
+
+STUDY, PLAN, REPORT = "study.yaml", "plan.json", "report.json"
+
+
+class Session:
+    """A study and the folder of its run. Light until `prepare`: a run that is done is recognised without torch."""
+
+    plan: Plan
+    clock: Clock
+    workers: int
+    seconds_left: float
+
+    def __init__(self, spec: StudySpec, source: Path, run_dir: Path) -> None:
+        self.spec, self.beside, self.run_dir = spec, source.parent, run_dir
+        held = run_dir / STUDY
+        if held.is_file() and parse_record(StudySpec, read_yaml(held), where=str(held)) != spec:
+            raise UserError(
+                f"the folder holds a run of another study ({read_yaml(held).get('name')})" if read_yaml(held).get("name") != spec.name else "the folder holds a run of this study with other settings",
+                where=str(run_dir),
+                hint="Name another folder with --output.",
+            )
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of the whole study."""
+        return len({cell.id for cell in self.plan.cells})
+
+    def already_done(self) -> bool:
+        """Whether every cell is there and the report was made from the same study and the same shipped data."""
+        from teachwhy.study.run import study_hash
+
+        try:
+            plan = json.loads((self.run_dir / PLAN).read_text(encoding="utf-8"))
+            cells = [self.run_dir / "cells" / f"{cell['kind']}-{cell['id']}" / "card.json" for cell in plan["cells"]]
+        except (OSError, ValueError, KeyError):
+            return False
+        finished = all(path.is_file() for path in [*cells, self.run_dir / REPORT, self.run_dir / "report.html"])
+        return finished and plan["study"] == study_hash(self.spec) and self.read_report().answer is not None
+
+    def read_report(self) -> StudyReport:
+        """report.json of the run."""
+        path = self.run_dir / REPORT
+        return parse_record(StudyReport, json.loads(path.read_text(encoding="utf-8")), where=str(path))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder: two studies in it at once are refused."""
+        from teachwhy.study.run import lock_run
+
+        lock = lock_run(self.run_dir)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def prepare(self, workers: int | None) -> None:
+        """Make the plan: every check that can fail does so here, before anything is spent."""
+        from teachwhy.study import run
+        from teachwhy.study.plan import make_plan
+
+        self.plan = make_plan(self.spec, beside=self.beside)
+        todo = [cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not run.is_done(self.run_dir / run.CELLS, cell)]
+        self.workers = workers or run.choose_workers(len(todo) or 1)
+        self.seconds_left = run.estimate_seconds(self.run_dir, self.plan, self.workers)
+        self.clock = run.Clock(self.plan, todo, self.workers)
+        run.check_disk(self.run_dir, self.plan)
+        run.write_plan(self.run_dir, self.plan, self.seconds_left)
+        write_text(self.run_dir / STUDY, yaml.safe_dump(json.loads(self.spec.model_dump_json()), sort_keys=False, allow_unicode=True))
+
+    def run(self, listen: Listener) -> StudyReport:
+        """Do what is not done yet, then make outcomes.csv, report.json and report.html."""
+        from teachwhy.study import run
+        from teachwhy.study.gather import finish_run
+
+        try:
+            failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen)
+            return finish_run(self.run_dir, self.spec, run.summarise_cells(self.run_dir, self.plan.cells, failed))
+        except OSError as error:
+            raise explain_os_error(error, self.run_dir) from error

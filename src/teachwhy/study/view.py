@@ -1,0 +1,107 @@
+"""What a study's part of the page shows, gathered by the run and drawn by `page`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from teachwhy.records import StudyReport
+
+
+class FigureRow(TypedDict):
+    """One arm on one split: change of margin from the start, nats."""
+
+    arm: str
+    split: str
+    change: float
+    low: float
+    high: float
+    seed_values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class OptionView:
+    """One action of a shown scenario. shares: arm -> probability in [0, 1]. log_probs: arm -> summed log-probability, nats."""
+
+    label: str
+    text: str
+    shares: Mapping[str, float]
+    log_probs: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TranscriptView:
+    """One evaluation item and what each arm makes of it. n: what the numbers are over."""
+
+    title: str
+    scenario: str
+    options: Sequence[OptionView]
+    n: str = "one scenario"
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """What one arm and seed was trained on."""
+
+    arm: str
+    seed: int
+    updates: int
+    rows: int
+    prompt_tokens: int
+    supervised_tokens: int
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """A corpus, in one line."""
+
+    name: str
+    rows: int
+    tokens: int
+    sha256: str
+    licence: str
+    about: str
+
+
+@dataclass(frozen=True)
+class MissingRow:
+    """Outcomes that were not scored: n of total, with their status."""
+
+    arm: str
+    seed: int
+    evaluation: str
+    split: str
+    status: str
+    n: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """All that a study's part of the page shows."""
+
+    report: StudyReport
+    poles: tuple[str, str]
+    """The two labels of the margin: positive is towards the first."""
+    figure_rows: Sequence[FigureRow]
+    """In the study's order of arms."""
+    split_labels: Mapping[str, str]
+    """Split -> its words, in order: the figure's panels."""
+    against_bare: str
+    """Name of the contrast of reason and bare; empty: not in this study."""
+    against_filler: str
+    """Name of the contrast of reason and filler; empty: not in this study."""
+    transcripts: Sequence[TranscriptView]
+    ledger: Sequence[LedgerRow]
+    data_cards: Sequence[DataCard]
+    missing_rows: Sequence[MissingRow]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    hashes: Mapping[str, str]
+    minutes: float
+    model_about: str
+    plan: Mapping[str, str]
+    """primary: the contrast planned; sha256: the plan's hash; made_at: UTC."""
+    commands: str
+    """What to type to run it again."""

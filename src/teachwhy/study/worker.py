@@ -1,0 +1,163 @@
+"""What a worker process does: one cell after another, each published by rename."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from teachwhy.errors import CellFailed
+from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
+from teachwhy.records import Card, Counts
+from teachwhy.study.plan import Batches, Cell
+from teachwhy.study.schema import Evaluation
+
+INPUTS = "inputs.json"
+ROWS = "rows.jsonl"
+OUTCOMES = "outcomes.csv"
+
+
+class Step(NamedTuple):
+    """Progress of a cell."""
+
+    cell: str
+    done: int
+    total: int
+    rate: str
+
+
+_send: Callable[[Step], None] = lambda step: None  # noqa: E731
+_threads = 1
+
+
+def start_worker(queue: Any, threads: int) -> None:
+    """Set a worker process up: its threads, its messages, and its end when the parent ends in whatever way."""
+    global _send, _threads
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent, which then ends its workers
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _threads = threads
+    _send = queue.put
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def watch() -> None:
+            wait([sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def prepare_cell(cells_dir: Path, cell: Cell, batches: Batches | None) -> None:
+    """Write a cell's inputs into its .part folder before it is given to a worker."""
+    part = cells_dir / f"{cell.folder}.part"
+    part.mkdir(parents=True, exist_ok=True)
+    if batches is not None:
+        write_jsonl(part / ROWS, ({"update": number, **row.model_dump()} for number, batch in enumerate(batches) for row in batch))
+    write_text(part / INPUTS, cell.model_dump_json(indent=2))
+
+
+def run_cell(cells_dir: Path, cell: Cell, base: Path) -> float:
+    """Do one cell and publish it. Returns its seconds. Raises CellFailed or UserError."""
+    import torch
+
+    torch.set_num_threads(_threads)
+    started = time.monotonic()
+    with publish(cells_dir / cell.folder) as part:
+        adapters = [cells_dir / folder / "adapter" for folder in cell.adapters]
+        counts, details, dtype = (_train if cell.kind == "sft" else _score)(part, cell, base, adapters)
+        card = Card(
+            kind=cell.kind,
+            name=f"{cell.arm}, seed {cell.seed}",
+            created=now(),
+            inputs={**cell.inputs, **{f"parent {number}": parent for number, parent in enumerate(cell.parents)}},
+            settings=cell.settings,
+            seed=cell.seed,
+            versions=library_versions(),
+            commit=code_commit(),
+            counts=counts,
+            seconds=round(time.monotonic() - started, 2),
+            machine={"device": "cpu", "dtype": dtype, "threads": str(_threads)},
+            details=details,
+        )
+        write_card(part, card)
+    return time.monotonic() - started
+
+
+def _train(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Counts, dict[str, Any], str]:
+    from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
+    from teachwhy.models.checkpoints import load_model
+    from teachwhy.training.settings import SftSettings
+    from teachwhy.training.sft import Progress, train_adapter
+
+    settings = SftSettings.model_validate({key: value for key, value in cell.settings.items() if key in SftSettings.model_fields})
+    tokenizer = load_tokenizer(base)
+    template = training_template(tokenizer)
+    batches: list[list[Any]] = [[] for _ in range(settings.updates)]
+    n_rows = 0
+    for row in read_jsonl(part / ROWS):
+        batches[row["update"]].append(encode_chat(tokenizer, row["messages"], template))
+        n_rows += 1
+    model = load_model(base, adapters=adapters, dtype=settings.dtype, train=True)
+
+    def tell(progress: Progress) -> None:
+        _send(Step(cell.id, progress.update, progress.n_updates, f"{progress.tokens_per_second:.0f} tokens/s, loss {progress.loss:.2f}"))
+
+    trained = train_adapter(model, batches, settings, seed=cell.seed, folder=part, report=tell)
+    details = {
+        "updates": len(batches),
+        "tokens": trained.n_tokens,
+        "supervised_tokens": trained.n_supervised,
+        "tokens_per_second": round(trained.n_tokens / max(trained.seconds, 1e-9), 1),
+        "loss_first": round(trained.losses[0], 4),
+        "loss_last": round(sum(trained.losses[-10:]) / len(trained.losses[-10:]), 4),
+    }
+    return Counts(in_=n_rows, kept=n_rows), details, settings.dtype
+
+
+def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Counts, dict[str, Any], str]:
+    import inspect_ai
+    from inspect_ai.model import get_model
+
+    from teachwhy.evaluations import choice
+    from teachwhy.outcomes import read_log, write_outcomes
+    from teachwhy.study.plan import load_evaluation
+
+    evaluation = Evaluation.model_validate({"name": cell.kind, **{key: value for key, value in cell.settings.items() if key in Evaluation.model_fields}})
+    task = choice.choice_task(cell.kind, load_evaluation(evaluation), fills=evaluation.fills, twins=evaluation.twins)
+    n_samples = len(task.dataset)
+    n_read = 0
+
+    def tell() -> None:
+        nonlocal n_read
+        n_read += 1
+        if n_read % 8 == 0 or n_read == n_samples:
+            _send(Step(cell.id, n_read, n_samples, "scored"))
+
+    choice.listeners[:] = [tell]
+    model = get_model(f"teachwhy/{base}", memoize=False, adapters=[str(path) for path in adapters], dtype="float32", threads=_threads)
+    try:
+        done, logs = inspect_ai.eval_set(
+            task, log_dir=str(part / "logs"), model=model, display="none", max_samples=n_samples, retry_attempts=0, fail_on_error=False,
+            log_format="eval", log_level="error", score_display=False,
+        )  # fmt: skip
+    finally:
+        model.api.close()
+    if not logs or logs[0].status != "success":
+        raise CellFailed(f"the evaluation ended as {logs[0].status if logs else 'no log'}: {logs[0].error.message if logs and logs[0].error else 'see logs/'}")
+    outcomes = read_log(inspect_ai.log.read_eval_log(logs[0].location), cell=cell.id, arm=cell.arm, seed=cell.seed, update=0)
+    write_outcomes(part / OUTCOMES, outcomes)
+    lost: dict[str, int] = {}
+    for row in outcomes:
+        if row.status not in ("ok", "dead"):
+            lost[row.status] = lost.get(row.status, 0) + 1
+    n_ok = sum(row.status == "ok" for row in outcomes)
+    counts = Counts(in_=n_samples, kept=n_ok, rejected=lost, failed=n_samples - n_ok - sum(lost.values()))
+    return counts, {"samples": n_samples, "complete": done}, "float32"

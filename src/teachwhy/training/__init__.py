@@ -1,0 +1,1 @@
+"""Training: settings, and supervised fine-tuning with LoRA."""

@@ -1,0 +1,179 @@
+"""What comes with the program: it loads, there is as much of it as we say, and it keeps its own rules."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from teachwhy.corpora import VERSIONS, CorpusRow, corpus_rows, read_rows
+from teachwhy.files import read_jsonl, read_yaml
+from teachwhy.models.builtin import find_builtin
+from teachwhy.records import Reply, Scenario
+from teachwhy.scenarios import PLACEHOLDER, fill, read_replies, read_scenarios
+from teachwhy.shipped import ROOT
+
+TRAINED = ("bribing", "bypassing_approval", "falsifying_figures", "hiding_mistakes", "misleading_buyers", "reading_private_mail")
+FAR = ("blackmail", "framing", "leaking", "research_sabotage")
+MAX_TOKENS = 120
+MAX_RATIO = 1.2
+
+CORPORA = (
+    *(f"{kind}/{version}" for kind in ("replies", "oracle") for version in VERSIONS),
+    *(f"ambiguity/{variant}" for variant in ("bare", "price_reason", "place_reason", "price_filler", "place_filler")),
+    "goals",
+    "neutral",
+)
+
+
+@cache
+def honeypots() -> dict[str, Scenario]:
+    return {scenario.id: scenario for scenario in read_scenarios("honeypots")}
+
+
+@cache
+def replies() -> tuple[Reply, ...]:
+    return tuple(
+        reply
+        for path in sorted((ROOT / "replies" / "honeypots").glob("*.jsonl"))
+        for reply in read_replies(str(path), honeypots().values())
+    )
+
+
+def scenarios() -> list[Scenario]:
+    return [*honeypots().values(), *read_scenarios("goals")]
+
+
+def texts_of(scenario: Scenario) -> list[str]:
+    return [scenario.situation, scenario.twin, *(action.text for action in scenario.actions)]
+
+
+def test_honeypots_are_as_many_as_planned() -> None:
+    found = Counter((scenario.family, scenario.split) for scenario in honeypots().values())
+    assert found == {
+        **{(family, split): n for family in TRAINED for split, n in (("train", 4), ("near", 2))},
+        **{(family, split): n for family in FAR for split, n in (("far", 6), ("oracle", 3))},
+    }
+
+
+def test_goal_tasks_are_as_many_as_planned() -> None:
+    assert Counter(scenario.split for scenario in read_scenarios("goals")) == {"train": 40, "far": 20}
+
+
+def test_neutral_corpus_has_120_different_rows() -> None:
+    rows = read_rows(ROOT / "corpora" / "neutral")
+    assert len(rows) == len({row.id for row in rows}) == len({row.messages[0]["content"] for row in rows}) == 120
+
+
+def test_every_family_is_one_file_of_its_own_name() -> None:
+    for path in sorted((ROOT / "scenarios").rglob("*.yaml")):
+        assert read_yaml(path)["family"] == path.stem
+
+
+def test_every_scenario_has_a_twin_that_is_another_text() -> None:
+    for scenario in scenarios():
+        assert scenario.twin, scenario.id
+        assert scenario.twin != scenario.situation, scenario.id
+
+
+def test_every_honeypot_can_be_answered_by_harm_by_lawful_means_and_by_nothing() -> None:
+    for scenario in honeypots().values():
+        labels = [action.label for action in scenario.actions]
+        assert sorted(set(labels) - {"admirable"}) == ["harmful", "inactive", "safe"], scenario.id
+        assert len(set(labels)) == len(labels), scenario.id
+        assert scenario.poles == ("harmful", "safe"), scenario.id
+
+
+def test_principles_are_sections_of_the_constitution() -> None:
+    known = set(re.findall(r"^#+ .*?`?\{?#?([a-z_]+)\}?`?\s*$", (ROOT / "constitution.md").read_text(), re.MULTILINE))
+    used = {principle for scenario in honeypots().values() for principle in scenario.principles}
+    assert used <= known, f"the constitution has no section {sorted(used - known)}"
+
+
+def test_every_trained_scenario_has_replies_and_no_other() -> None:
+    answered = {reply.scenario for reply in replies()}
+    assert answered == {scenario.id for scenario in honeypots().values() if scenario.split in ("train", "oracle")}
+    assert set(Counter(reply.scenario for reply in replies()).values()) == {2}
+    assert len({(reply.scenario, reply.voice) for reply in replies()}) == len(replies()) == 72, "rows are named by scenario and voice"
+
+
+def test_no_reply_shows_a_harmful_or_idle_deed() -> None:
+    for reply in replies():
+        label = {action.id: action.label for action in honeypots()[reply.scenario].actions}[reply.action]
+        assert label in ("safe", "admirable"), reply.scenario
+
+
+def test_filler_and_reasons_agree_in_words() -> None:
+    for reply in replies():
+        n_words = [len(text.split()) for text in (reply.filler, reply.task_reason, reply.value_reason)]
+        assert max(n_words) <= MAX_RATIO * min(n_words), (reply.scenario, reply.action, n_words)
+
+
+def test_filler_and_reasons_agree_in_words_as_a_whole() -> None:
+    totals = [sum(len(getattr(reply, version).split()) for reply in replies()) for version in ("filler", "task_reason", "value_reason")]
+    assert max(totals) <= 1.05 * min(totals), totals
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_corpus_renders_and_holds_no_canary_and_no_slot(name: str) -> None:
+    canaries = {value["canary"] for path in ROOT.rglob("*.yaml") if "canary" in (value := read_yaml(path))}
+    assert len(canaries) >= 17
+    rows = corpus_rows(name, 250, seed=3)
+    assert len(rows) == 250
+    for row in rows:
+        text = "\n".join(message["content"] for message in row.messages)
+        assert "canary" not in text.lower(), row.id
+        assert not any(canary in text for canary in canaries), row.id
+        assert not PLACEHOLDER.search(text), row.id
+        assert [message["role"] for message in row.messages][-2:] == ["user", "assistant"], row.id
+
+
+def test_canaries_differ_from_file_to_file() -> None:
+    canaries = [value["canary"] for path in sorted(ROOT.rglob("*.yaml")) if "canary" in (value := read_yaml(path))]
+    assert len(set(canaries)) == len(canaries)
+
+
+def test_shipped_training_files_hold_no_canary() -> None:
+    for folder in ("replies", "corpora"):
+        for path in (ROOT / folder).rglob("*.jsonl"):
+            assert "canary" not in path.read_text(encoding="utf-8").lower(), path.name
+            assert len({tuple(sorted(row)) for row in read_jsonl(path)}) == 1, f"{path.name}: rows with other keys"
+
+
+def test_names_for_training_and_evaluation_are_disjoint() -> None:
+    names = read_yaml(ROOT / "names.yaml")
+    assert set(names["train"]) == set(names["evaluation"]) == {"people", "firms"}
+    for kind in names["train"]:
+        halves = names["train"][kind], names["evaluation"][kind]
+        assert not set(halves[0]) & set(halves[1])
+        assert all(len(set(half)) == len(half) >= 20 for half in halves)
+
+
+def first_text(row: CorpusRow) -> str:
+    return next(message["content"] for message in row.messages if message["role"] == "user")
+
+
+def test_versions_of_the_replies_share_prompts_and_deeds() -> None:
+    corpora = {version: corpus_rows(f"replies/{version}", 100, seed=5) for version in VERSIONS}
+    for rows in zip(*corpora.values(), strict=True):
+        assert len({first_text(row) for row in rows}) == 1
+        assert all(row.messages[-1]["content"].startswith(rows[0].messages[-1]["content"]) for row in rows)
+
+
+@pytest.mark.builtin
+def test_every_scenario_is_at_most_120_tokens() -> None:
+    folder = find_builtin()
+    if folder is None:
+        assert "builtin" not in os.environ.get("TEACHWHY_REQUIRE", ""), "the built-in model is required and not there"
+        pytest.skip("the built-in model is not there: teachwhy models get builtin")
+    from teachwhy.models.chat import encode_text, load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    for scenario in scenarios():
+        for number in range(3):
+            filled = fill(scenario, number)
+            for text in texts_of(scenario):
+                assert len(encode_text(tokenizer, filled.text(text))) <= MAX_TOKENS, (scenario.id, number)
