@@ -27,9 +27,10 @@ MAX_HELP_MODULES = 550
 
 
 @pytest.fixture(autouse=True)
-def narrow_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def narrow_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TEACHWHY_CACHE", str(tmp_path / "cache"))
+    if "builtin" not in request.keywords:
+        monkeypatch.setenv("TEACHWHY_CACHE", str(tmp_path / "cache"))
     for name in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -189,10 +190,9 @@ def test_unknown_model_is_a_user_error() -> None:
 
 
 @pytest.mark.builtin
-def test_fetching_a_model_that_is_there_prints_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetching_a_model_that_is_there_prints_its_folder() -> None:
     from teachwhy.models import builtin
 
-    monkeypatch.delenv("TEACHWHY_CACHE")
     folder = builtin.find_builtin()
     if folder is None:
         assert "builtin" not in os.environ.get("TEACHWHY_REQUIRE", ""), "the built-in model is required and not there"

@@ -155,7 +155,7 @@ def test_filled_text_has_no_slot_left() -> None:
 
 def test_slots_are_checked_in_actions_too() -> None:
     scenario = make(slots={key: value for key, value in SCENARIO["slots"].items() if key != "clerk"})
-    with pytest.raises(UserError, match="the slot .clerk. has no values"):
+    with pytest.raises(UserError, match=r"the slot .clerk. has no values"):
         check_slots(scenario, where="here")
 
 

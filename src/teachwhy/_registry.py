@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from inspect_ai.model import ModelAPI, modelapi
 
+from teachwhy.evaluations.tasks import agreement, ambiguity, goals, honeypots
+
+__all__ = ["agreement", "ambiguity", "goals", "honeypots", "teachwhy"]
+
 
 @modelapi(name="teachwhy")
 def teachwhy() -> type[ModelAPI]:

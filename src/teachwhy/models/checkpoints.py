@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,7 @@ def load_model(path: Path, *, adapters: Sequence[Path] = (), dtype: str, train: 
         raise UserError(f"there is no dtype {dtype!r}", hint=f"There are: {', '.join(DTYPES)}.")
     try:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
     except ImportError as error:
         raise MissingExtra(f"local weights need {error.name}, which is not installed") from None
@@ -137,7 +139,7 @@ def load_model(path: Path, *, adapters: Sequence[Path] = (), dtype: str, train: 
                 local_files_only=True,
                 trust_remote_code=False,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the model cannot be loaded: {(str(error).splitlines() or [''])[0]}", where=str(path)) from error
     for adapter in adapters:
         model = _merge(model, adapter)
@@ -153,11 +155,14 @@ def check_adapter(adapter: Path) -> None:
 
 def _merge(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     check_adapter(adapter)
     try:
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by an old name
+            return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         what = (str(error).splitlines() or [""])[0]
         raise UserError(f"the adapter does not fit the model: {what}", where=str(adapter)) from error
 

@@ -72,12 +72,16 @@ class Worker:
             if self.closed:
                 raise RuntimeError("the model was closed")
             self.pending.append(job)
+        waiting = asyncio.wrap_future(job.future)
         try:
             await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            job.future.cancel()
+            raise
         finally:
             with self.condition:
                 self.condition.notify()
-        return await asyncio.wrap_future(job.future)
+        return await waiting
 
     def close(self) -> None:
         """End the thread after the batch at work; what still waits fails."""
@@ -94,7 +98,8 @@ class Worker:
                     self.condition.wait()
                 if self.closed:
                     for job in self.pending:
-                        job.future.cancel()
+                        if job.future.set_running_or_notify_cancel():
+                            job.future.set_exception(RuntimeError("the model was closed"))
                     self.pending.clear()
                     return
                 batch = take_batch(self.pending, self.batch_size)
@@ -169,10 +174,10 @@ class LocalModel(ModelAPI):
 
     async def generate(
         self,
-        input: list[ChatMessage],
+        input: list[ChatMessage],  # noqa: A002
         tools: list[ToolInfo],
-        tool_choice: ToolChoice,
-        config: GenerateConfig,  # noqa: A002, ARG002
+        tool_choice: ToolChoice,  # noqa: ARG002
+        config: GenerateConfig,
     ) -> ModelOutput:
         """A reply; temperature 1 where none is given. Log-probabilities are the model's own, before temperature and cuts.
 

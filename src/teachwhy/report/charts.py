@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from teachwhy.files import hash_text
@@ -59,14 +59,19 @@ def draw_bars(
     """Panels of dots with interval bars around a zero line, side by side (wide) and stacked (narrow).
 
     panels, names: titles and rows, in order. axis: what the x axis measures, with its unit. zero: what zero means.
-    ends: what lies to the left and to the right. ValueError: no bars.
+    ends: what lies to the left and to the right. ValueError: no bars, or two in one place.
     """
     if not bars:
         raise ValueError("a figure needs at least one bar")
+    if len({(bar.panel, bar.name) for bar in bars}) < len(bars):
+        raise ValueError("two bars stand in one row of one panel")
+    bars = [replace(bar, panel=show_controls(bar.panel), name=show_controls(bar.name)) for bar in bars]
+    panels, names = [show_controls(panel) for panel in panels], [show_controls(name) for name in names]
+    axis, ends = show_controls(axis), (show_controls(ends[0]), show_controls(ends[1]))
     shown = [panel for panel in panels if any(bar.panel == panel for bar in bars)]
     domain = _domain(bars)
     rows = [_row(bar, domain) for bar in bars]
-    label_px = round(6.6 * max(len(show_controls(name)) for name in names)) + 14
+    label_px = round(6.6 * max(len(name) for name in names)) + 14
     svgs = []
     for layout in ("wide", "narrow"):
         column_px = (900 - label_px) // len(shown) - 24 if layout == "wide" else 326 - label_px
@@ -94,7 +99,7 @@ def _row(bar: Bar, domain: tuple[float, float]) -> dict[str, Any]:
     off = bar.value < low or bar.value > high
     return {
         "panel": bar.panel,
-        "name": show_controls(bar.name),
+        "name": bar.name,
         "value": held[0],
         "low": held[1],
         "high": held[2],
@@ -120,7 +125,7 @@ def _panel(
     import altair as alt
 
     mine = [row for row in rows if row["panel"] == panel]
-    order = [show_controls(name) for name in names]
+    order = list(names)
     y = alt.Y(
         "name:N",
         sort=order,
@@ -139,17 +144,17 @@ def _panel(
             domain=False,
             labelPadding=6,
             format="+~g",
-            labelExpr="replace(datum.label, '+0', '0')",
+            labelExpr="datum.value === 0 ? '0' : datum.label",
         ),
     )
     marks = _marks(mine, x, y, scale)
     title = alt.TitleParams(
-        show_controls(panel),
+        panel,
         subtitle=f"\u2190 {ends[0]}   |   {ends[1]} \u2192",
         anchor="start",
         frame="group",
         fontSize=14,
-        subtitleFontSize=11.5,
+        subtitleFontSize=12,
         subtitlePadding=3,
         offset=8,
     )
@@ -183,12 +188,12 @@ def _marks(rows: list[dict[str, Any]], x: Any, y: Any, scale: Any) -> list[Any]:
         .encode(x=x, y=y, color=tint)
         for side in ("left", "right")
     ]
-    texts = [
-        base.transform_filter(f"datum.edge == '{edge}'")
-        .mark_text(align=align, dy=-11, dx=dx, fontSize=12, fontWeight=600)
-        .encode(x=x, y=y, text="label:N", color=tint)
-        for edge, align, dx in _EDGES
-    ]
+    texts = []
+    for edge, align, dx in _EDGES:
+        mine = base.transform_filter(f"datum.edge == '{edge}'")
+        place: dict[str, Any] = {"align": align, "dy": -12, "dx": dx, "fontSize": 12, "fontWeight": 600}
+        halo = mine.mark_text(**place, color=_COLOUR["paper"], stroke=_COLOUR["paper"], strokeWidth=4, strokeJoin="round")
+        texts += [halo.encode(x=x, y=y, text="label:N"), mine.mark_text(**place).encode(x=x, y=y, text="label:N", color=tint)]
     return [zero, bars, dots, means, *arrows, *texts]
 
 

@@ -18,8 +18,9 @@ from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-ColumnKind = Literal["text", "code", "count", "measure", "n"]
-"""`measure`: a number with an error, which may not stand without an `n`; `count`: a number without one."""
+ColumnKind = Literal["text", "wide", "code", "count", "measure", "n"]
+"""`measure`: a number with an error, which may not stand without an `n`; `count`: a number without one; `wide`: a
+text that needs room."""
 
 CalloutKind = Literal["answer", "finding", "withheld", "note", "warning"]
 """The first three are set large."""
@@ -50,11 +51,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Prose(Block):
-    """Paragraphs, parted by empty lines. `quiet`: smaller, for what only some need."""
+    """Paragraphs, parted by empty lines. `lead`: larger; `quiet`: smaller, for what only some need."""
 
     template = "prose"
     text: str
-    quiet: bool = False
+    tone: Literal["", "lead", "quiet"] = ""
 
 
 @dataclass(frozen=True)

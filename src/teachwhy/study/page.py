@@ -7,7 +7,7 @@ from typing import Any
 
 from teachwhy import __version__
 from teachwhy.files import canonical_json
-from teachwhy.records import Primary
+from teachwhy.records import Gate, Primary
 from teachwhy.report.charts import Bar, Tint, draw_bars
 from teachwhy.report.numbers import (
     ABSENT,
@@ -16,6 +16,7 @@ from teachwhy.report.numbers import (
     format_minutes,
     format_p,
     format_plain,
+    format_range,
     format_signed,
 )
 from teachwhy.report.page import (
@@ -38,6 +39,7 @@ from teachwhy.report.page import (
     slug,
 )
 from teachwhy.study.tables import (
+    INTERVAL,
     ONE_SEED,
     count_n,
     draw_arms,
@@ -92,7 +94,7 @@ def render_runs(views: Sequence[StudyView], title: str, lead: str = "") -> str:
         names = [slug(view.report.name) for view in views]
         prefixes = [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names, 1)]
         sections = [
-            Section(view.report.question, prefix, sections=tuple(study_sections(view, prefix)))
+            Section(f"Study: {view.report.name}", prefix, sections=tuple(study_sections(view, prefix)))
             for view, prefix in zip(views, prefixes, strict=True)
         ]
     footer = f"Made by teachwhy {__version__}. This page is one file: it holds no script and asks nothing of the network."
@@ -123,7 +125,7 @@ def _question(view: StudyView) -> list[Block]:
     plan = view.plan
     planned = f"Planned before the first outcome: {with_minus(plan['primary'])}. "
     planned += f"The plan was made {plan['made_at']}; sha256 {plan['sha256'][:16]}."
-    return [Prose(view.report.question), Prose(f"Model: {view.model_about}\n\n{planned}", quiet=True)]
+    return [Prose(view.report.question, "lead"), Prose(f"Model: {view.model_about}\n\n{planned}", "quiet")]
 
 
 def _answer(view: StudyView) -> list[Block]:
@@ -138,9 +140,13 @@ def _answer(view: StudyView) -> list[Block]:
         details.append(_primary_line(view, report.primary))
     blocks: list[Block] = [Callout(kind, report.answer.sentence, title, tuple(details))]
     if report.gates:
-        gates = Checks(tuple(Check(gate.name, gate.passed, gate.says) for gate in report.gates))
+        gates = Checks(tuple(Check(gate.name, gate.passed, gate.says + _weight(gate)) for gate in report.gates))
         blocks += [Prose("Gates: what must hold before an answer is given."), gates]
     return [*blocks, *(Callout("note", note) for note in report.notes)]
+
+
+def _weight(gate: Gate) -> str:
+    return " It qualifies the answer and does not withhold it." if gate.passed is False and not gate.withholds else ""
 
 
 def _primary_line(view: StudyView, primary: Primary) -> str:
@@ -149,7 +155,7 @@ def _primary_line(view: StudyView, primary: Primary) -> str:
     where = f" ({split_words(view, planned.split)})" if planned else ""
     parts = [
         f"Primary contrast, {with_minus(primary.contrast)}{where}: {format_signed(primary.difference)}{unit}, "
-        f"95 % interval {format_interval(primary.low, primary.high)}",
+        f"{INTERVAL} {format_interval(primary.low, primary.high)}",
         f"n = {count_n(primary.n_scenarios, primary.n_seeds)}",
     ]
     if primary.smallest_detectable is not None:
@@ -165,6 +171,7 @@ def _figure(view: StudyView) -> list[Block]:
     if not rows:
         return [Prose("No arm could be measured, so there is nothing to draw.")]
     names = list(dict.fromkeys(row["arm"] for row in rows))
+    few = max(len(row["seed_values"]) for row in rows) <= 1
     panels = list(dict.fromkeys([*view.split_labels.values(), *(split_words(view, row["split"]) for row in rows)]))
     bars = [
         Bar(
@@ -173,20 +180,16 @@ def _figure(view: StudyView) -> list[Block]:
             row["change"],
             row["low"],
             row["high"],
-            tuple(row["seed_values"]),
+            () if few else tuple(row["seed_values"]),
             _tint(row["arm"]),
         )
         for row in rows
     ]
     first, second = view.poles
-    few = max(len(row["seed_values"]) for row in rows) <= 1
-    counts = sorted(
-        {count_n(arm.n_scenarios, arm.n_seeds) for arm in view.report.arms if arm.split in view.split_labels and not is_goal(arm)}
-    )
     caption = (
         f"Change of margin from the start, in nats; the margin is log p({first}) {MINUS} log p({second}). "
         "Large mark: the mean, with its number; "
-        f"bar: 95 % interval; {'no small dots, there is ' + ONE_SEED if few else 'small dots: each seed'}. "
+        f"bar: {INTERVAL}; {'no small dots, there is ' + ONE_SEED if few else 'small dots: each seed'}. "
         "Line at 0: the start, before any of this training. Grey: controls."
         + (
             " Diamond: the oracle, trained on what the others never saw; a bound on what could be reached, not a competitor."
@@ -194,7 +197,7 @@ def _figure(view: StudyView) -> list[Block]:
             else ""
         )
         + f" {NATS}"
-        + (f" n = {' or '.join(counts)}." if counts else "")
+        + _figure_n(view)
     )
     axis = "change of margin from the start, nats"
     return [
@@ -202,6 +205,21 @@ def _figure(view: StudyView) -> list[Block]:
             bars, panels=panels, names=names, axis=axis, zero="the start", ends=(f"towards {second}", f"towards {first}"), caption=caption
         )
     ]
+
+
+def _figure_n(view: StudyView) -> str:
+    """The scenarios of each panel and the seeds, from the arms' summaries."""
+    drawn = {(row["arm"], row["split"]) for row in view.figure_rows}
+    arms = [arm for arm in view.report.arms if (arm.arm, arm.split) in drawn and not arm.twin and not is_goal(arm)]
+    if not arms:
+        return ""
+    arms = [arm for arm in arms if arm.evaluation == arms[0].evaluation]
+    panels = []
+    for split in dict.fromkeys(arm.split for arm in arms):
+        counts = [arm.n_scenarios for arm in arms if arm.split == split]
+        panels.append(f"{split_words(view, split)}, {format_range(min(counts), max(counts), 0)}")
+    seeds = [arm.n_seeds for arm in arms]
+    return f" n scenarios: {'; '.join(panels)}. n seeds: {format_range(min(seeds), max(seeds), 0)}."
 
 
 def _tint(arm: str) -> Tint:
@@ -219,7 +237,7 @@ def _pair(view: StudyView) -> list[Block]:
             tiles.append(Tile(title, ABSENT, "Not part of this study."))
             continue
         where, n = split_words(view, found.split), count_n(found.n_scenarios, found.n_seeds)
-        text = f"{with_minus(found.name)}, {where}. 95 % interval {format_interval(found.low, found.high)}; n = {n}."
+        text = f"{with_minus(found.name)}, {where}. {INTERVAL} {format_interval(found.low, found.high)}; n = {n}."
         tiles.append(Tile(title, f"{format_signed(found.difference)} {found.unit}", text))
     return [Tiles(tuple(tiles)), Prose(WHY_FILLER)]
 
@@ -227,9 +245,7 @@ def _pair(view: StudyView) -> list[Block]:
 def _transcripts(view: StudyView) -> list[Block]:
     if not view.transcripts:
         return [Prose("None were kept.")]
-    intro = Prose(
-        "What the model was asked, and the probability that each arm gives to each action. Control codes are shown as symbols."
-    )
+    intro = Prose("What the model was asked, and the probability that each arm gives to each action. Control codes are shown as symbols.")
     return [intro, *(_transcript(one, opened=not index) for index, one in enumerate(view.transcripts))]
 
 

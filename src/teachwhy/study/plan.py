@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from teachwhy.corpora import CorpusRow, corpus_rows
 from teachwhy.errors import UserError
 from teachwhy.evaluations import VERSIONS
-from teachwhy.files import canonical_json, cell_id, hash_text
+from teachwhy.files import canonical_json, cell_id, derive_seed, hash_text
 from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
 from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
 from teachwhy.quality import find_leaks, refuse_leaks
@@ -142,12 +142,20 @@ class _Drawer:
         if len(n_updates) > 1:
             raise UserError(f"the arms have different numbers of updates: {sorted(n_updates)}", hint="Efforts must be equal: set `updates` once, under the study's settings.")
         own = {arm: self.draw(stage, seed) for arm, stage in stages.items()}
-        padding = corpus_rows(self.spec.neutral, 400, seed=seed + 1, beside=self.beside) if self.spec.neutral else []
+        padding = self.draw_padding(seed)
         sized = {arm: [self.size(row)._replace(row=number) for number, row in enumerate(rows)] for arm, rows in own.items()}
         plans = share_effort(sized, [self.size(row)._replace(row=number) for number, row in enumerate(padding)], n_updates.pop())
         return {
             arm: [[own[arm][one.row] for one in update.own] + [padding[one.row] for one in update.neutral] for update in plan] for arm, plan in plans.items()
         }
+
+    def draw_padding(self, seed: int) -> list[CorpusRow]:
+        """Neutral rows to make efforts equal: the half with the shortest prompts, since only what carries loss is wanted."""
+        if not self.spec.neutral:
+            return []
+        rows = corpus_rows(self.spec.neutral, 120, seed=derive_seed(seed, "padding"), beside=self.beside)
+        prompts = [self.size(row).n_tokens - self.size(row).n_supervised for row in rows]
+        return [row for row, length in zip(rows, prompts, strict=True) if length <= sorted(prompts)[len(prompts) // 2]]
 
     def measure(self, batches: Batches) -> Effort:
         rows = [(row, self.size(row)) for batch in batches for row in batch]

@@ -19,6 +19,7 @@ from teachwhy.report.numbers import (
 from teachwhy.report.page import Block, Column, Prose, Table
 from teachwhy.study.view import StudyView
 
+INTERVAL = "95\u00a0% interval"
 ONE_SEED = "one seed: the interval is over scenarios only"
 _MEASURES = (
     "harm",
@@ -29,7 +30,7 @@ _MEASURES = (
     "margin",
     "margin on twins",
     "change from start",
-    "95 % interval",
+    INTERVAL,
 )
 
 
@@ -37,69 +38,66 @@ def draw_contrasts(view: StudyView) -> list[Block]:
     ordered = sorted(view.report.contrasts, key=lambda contrast: contrast.exploratory)
     if not ordered:
         return [Prose("No contrast could be computed.")]
-    columns = _columns(
-        "contrast",
-        "",
-        "on",
-        "",
-        "status",
-        "",
-        "difference",
-        "measure",
-        "95 % interval",
-        "measure",
-        "unit",
-        "",
-        "n scenarios",
-        "n",
-        "n seeds",
-        "n",
-    )
-    columns += _columns("each seed", "measure", "p", "measure", "p (Holm)", "measure")
+    units = {one.unit for one in ordered}
+    unit = f", {units.pop()}" if len(units) == 1 else ""
+    tested = any(one.p is not None for one in ordered)
     rows = []
     for one in ordered:
         where = split_words(view, one.split) + ("" if one.reading == "direct" else f", {one.reading.replace('_', ' ')}")
         seeds = ", ".join(format_signed(value) for value in one.seed_values) or ABSENT
-        p = format_p(one.p) if one.n_seeds >= 5 else "no p under 5 seeds"
-        status = "exploratory" if one.exploratory else "primary"
-        numbers = (
-            format_signed(one.difference),
-            format_interval(one.low, one.high),
-            one.unit,
-            format_count(one.n_scenarios),
-            format_count(one.n_seeds),
-        )
-        rows.append((with_minus(one.name), where, status, *numbers, seeds, p, format_p(one.p_holm)))
+        difference = format_signed(one.difference) + ("" if unit else f" {one.unit}")
+        numbers = (difference, format_interval(one.low, one.high), seeds, format_count(one.n_scenarios), format_count(one.n_seeds))
+        tests = (format_p(one.p), format_p(one.p_holm)) if tested else ()
+        rows.append((with_minus(one.name), where, *numbers, *tests, "exploratory" if one.exploratory else "primary"))
+    columns = _columns("contrast", "wide", "on", "wide", f"difference{unit}", "measure", INTERVAL, "measure")
+    columns += _columns("each seed", "measure", "n scenarios", "n", "n seeds", "n")
+    columns += _columns("p", "measure", "p (Holm)", "measure") if tested else ()
+    columns += _columns("status", "text")
     caption = "The primary contrast first; all others are exploratory." + _seed_note(ordered)
+    caption += " No p under 5 seeds." if any(one.n_seeds < 5 for one in ordered) else ""
     return [Table(columns, tuple(rows), caption, strong=frozenset(i for i, one in enumerate(ordered) if not one.exploratory))]
 
 
 def draw_arms(view: StudyView) -> list[Block]:
-    arms = [arm for arm in view.report.arms if not is_goal(arm)]
-    tables = [_arm_table(view, evaluation, [arm for arm in arms if arm.evaluation == evaluation]) for evaluation in _evaluations(arms)]
-    return [*tables] if tables else [Prose("No arm was measured.")]
+    return _arm_tables(view, [arm for arm in view.report.arms if not is_goal(arm)]) or [Prose("No arm was measured.")]
 
 
 def draw_goals(view: StudyView) -> list[Block]:
-    arms = [arm for arm in view.report.arms if is_goal(arm)]
+    return _arm_tables(view, [arm for arm in view.report.arms if is_goal(arm)]) or [Prose("Goal tasks are not part of this study.")]
+
+
+def _arm_tables(view: StudyView, arms: Sequence[ArmSummary]) -> list[Block]:
+    """What the words mean, then one table for each evaluation and split."""
     if not arms:
-        return [Prose("Goal tasks are not part of this study.")]
-    return [_arm_table(view, evaluation, [arm for arm in arms if arm.evaluation == evaluation]) for evaluation in _evaluations(arms)]
+        return []
+    words = ["Margins and changes in nats; change and interval are from the start, paired by scenario."]
+    if any(arm.twin for arm in arms):
+        words.append("Twins: the same scenarios without temptation, or with the goal turned.")
+    if any(arm.n_missing and arm.harm is not None for arm in arms):
+        words.append("Best to worst case: what harm could be, whatever the missing rows are.")
+    order = list(view.split_labels)
+    main = next((one.evaluation for one in view.report.contrasts if not one.exploratory), "")
+    groups = sorted(
+        {(arm.evaluation, arm.split) for arm in arms},
+        key=lambda group: (group[0] != main, group[0], order.index(group[1]) if group[1] in order else len(order), group[1]),
+    )
+    tables = [_arm_table(view, [arm for arm in arms if (arm.evaluation, arm.split) == group]) for group in groups]
+    return [Prose(" ".join(words) + _seed_note(arms), "quiet"), *tables]
 
 
-def _arm_table(view: StudyView, evaluation: str, arms: Sequence[ArmSummary]) -> Table:
+def _arm_table(view: StudyView, arms: Sequence[ArmSummary]) -> Table:
     """Every measure with its n; the twin's beside it; columns that are empty throughout are left out."""
-    twins = {(arm.arm, arm.split, arm.reading): arm for arm in arms if arm.twin}
+    plain = {(arm.arm, arm.reading) for arm in arms if not arm.twin}
+    twins = {(arm.arm, arm.reading): arm for arm in arms if arm.twin and (arm.arm, arm.reading) in plain}
+    several = len({arm.reading for arm in arms}) > 1
     rows = []
     for arm in arms:
-        if arm.twin and any(
-            not other.twin and (other.arm, other.split, other.reading) == (arm.arm, arm.split, arm.reading) for other in arms
-        ):
+        if arm.twin and (arm.arm, arm.reading) in plain:
             continue
-        twin = twins.get((arm.arm, arm.split, arm.reading)) if not arm.twin else None
+        twin = twins.get((arm.arm, arm.reading))
         measures = (
             format_plain(arm.harm),
-            format_range(arm.harm_low, arm.harm_high),
+            format_range(arm.harm_low, arm.harm_high) if any(one.n_missing for one in arms) else ABSENT,
             format_plain(twin.harm if twin else None),
             format_plain(arm.acted),
             format_plain(arm.harm_given_acted),
@@ -108,25 +106,20 @@ def _arm_table(view: StudyView, evaluation: str, arms: Sequence[ArmSummary]) -> 
             format_signed(arm.margin_change),
             format_interval(arm.change_low, arm.change_high),
         )
-        counts = (format_count(value) for value in (arm.n_scenarios, arm.n_seeds, arm.n_rows, arm.n_missing))
-        rows.append(
-            (arm.arm + (" (twins)" if arm.twin else ""), split_words(view, arm.split), arm.reading.replace("_", " "), *measures, *counts)
-        )
-    columns = _columns("arm", "", "on", "", "reading", "", *(part for title in _MEASURES for part in (title, "measure")))
+        counts = (_both(arm, twin, field) for field in ("n_scenarios", "n_seeds", "n_rows", "n_missing"))
+        name = arm.arm + (" (twins)" if arm.twin else "") + (f", {arm.reading.replace('_', ' ')}" if several else "")
+        rows.append((name, *measures, *counts))
+    columns = _columns("arm", "text", *(part for title in _MEASURES for part in (title, "measure")))
     columns += _columns("n scenarios", "n", "n seeds", "n", "n rows", "n", "missing", "count")
-    same_reading = len({row[2] for row in rows}) == 1
-    kept = [
-        i
-        for i in range(len(columns))
-        if not (i == 2 and same_reading) and (columns[i].kind != "measure" or any(row[i] != ABSENT for row in rows))
-    ]
-    words = ["Margins in nats."]
-    if twins:
-        words.append("Twins: the same scenarios without temptation, or with the goal turned.")
-    if any(arm.n_missing for arm in arms):
-        words.append("Best to worst case: what harm could be, whatever the missing rows are.")
-    caption = f"{evaluation.replace('_', ' ').capitalize()}. " + " ".join(words) + _seed_note(arms)
+    kept = [i for i, column in enumerate(columns) if column.kind != "measure" or any(row[i] != ABSENT for row in rows)]
+    caption = f"{arms[0].evaluation.replace('_', ' ').capitalize()}, {split_words(view, arms[0].split)}."
     return Table(tuple(columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in rows), caption)
+
+
+def _both(arm: ArmSummary, twin: ArmSummary | None, field: str) -> str:
+    """A count, with the twin's where that is another."""
+    own, other = getattr(arm, field), getattr(twin or arm, field)
+    return format_count(own) if own == other else f"{format_count(own)} (twins {format_count(other)})"
 
 
 def draw_missing(view: StudyView) -> list[Block]:
@@ -174,7 +167,8 @@ def draw_effort(view: StudyView) -> list[Block]:
         for row in view.ledger
     )
     low, high = min(row.supervised_tokens for row in view.ledger), max(row.supervised_tokens for row in view.ledger)
-    spread = f" Most and fewest supervised tokens differ by {100 * (high - low) / high:.1f} %." if high else ""
+    percent = 100 * (high - low) / max(high, 1)
+    spread = f" Most and fewest supervised tokens differ by {'less than 0.1' if 0 < percent < 0.1 else f'{percent:.1f}'}\u00a0%."
     updates = {row.updates for row in view.ledger}
     equal = (
         "Every arm got the same number of updates." if len(updates) == 1 else f"Updates are not equal: {min(updates)} to {max(updates)}."
@@ -200,10 +194,6 @@ def _columns(*pairs: str) -> tuple[Column, ...]:
 
 def is_goal(arm: ArmSummary) -> bool:
     return arm.evaluation.startswith("goal")
-
-
-def _evaluations(arms: Sequence[ArmSummary]) -> list[str]:
-    return list(dict.fromkeys(arm.evaluation for arm in arms))
 
 
 def split_words(view: StudyView, split: str) -> str:

@@ -49,22 +49,30 @@ def share_effort(arms: Mapping[str, Sequence[Sized]], neutral: Sequence[Sized], 
     target = max(sum(row.n_supervised for row in rows) for rows in arms.values())
     found = {}
     for arm, rows in arms.items():
-        gap = target - sum(row.n_supervised for row in rows)
-        updates, given, place = [], 0, 0
-        for number in range(n_updates):
-            own = list(rows[len(rows) * number // n_updates : len(rows) * (number + 1) // n_updates])
-            padding: list[Sized] = []
-            while neutral and given + neutral[place % len(neutral)].n_supervised / 2 <= gap * (number + 1) / n_updates:
-                padding.append(neutral[place % len(neutral)])
-                given += padding[-1].n_supervised
-                place += 1
-            updates.append(Update(own, padding))
-        found[arm] = updates
+        padding = _pad(target - sum(row.n_supervised for row in rows), neutral, n_updates)
+        own = [list(rows[len(rows) * number // n_updates : len(rows) * (number + 1) // n_updates]) for number in range(n_updates)]
+        found[arm] = [Update(*parts) for parts in zip(own, padding, strict=True)]
     totals = {arm: measure_effort(updates).n_supervised for arm, updates in found.items()}
     if min(totals.values()) < (1 - MAX_DIFFERENCE) * max(totals.values()):
         shown = ", ".join(f"{arm} {total}" for arm, total in totals.items())
         raise UserError(f"the arms' supervised tokens differ by more than {MAX_DIFFERENCE:.0%}: {shown}", hint="Name a neutral corpus to pad with, or use more updates.")
     return found
+
+
+def _pad(gap: int, neutral: Sequence[Sized], n_updates: int) -> list[list[Sized]]:
+    """Neutral rows for each update, in their order, as the gap opens; a last row is chosen to fit what is left of it."""
+    padding: list[list[Sized]] = [[] for _ in range(n_updates)]
+    given = place = 0
+    for number in range(n_updates):
+        while neutral and given + neutral[place % len(neutral)].n_supervised <= gap * (number + 1) / n_updates:
+            padding[number].append(neutral[place % len(neutral)])
+            given += padding[number][-1].n_supervised
+            place += 1
+    if neutral:
+        best = min(neutral, key=lambda row: abs(gap - given - row.n_supervised))
+        if abs(gap - given - best.n_supervised) < gap - given:
+            padding[-1].append(best)
+    return padding
 
 
 def measure_effort(updates: Sequence[Update]) -> Effort:
