@@ -7,7 +7,8 @@ Names: `replies/VERSION` and `oracle/VERSION` (bare, filler, task_reason, value_
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +21,12 @@ from teachwhy.shipped import ROOT, find
 
 Message = dict[str, str]
 VERSIONS: tuple[str, ...] = get_args(Version)
-KINDS = ("replies", "oracle", "goals", "ambiguity", "neutral")
+NAMES = (
+    *(f"{kind}/{version}" for kind in ("replies", "oracle") for version in VERSIONS),
+    *(f"ambiguity/{variant}" for variant in VARIANTS),
+    "goals",
+    "neutral",
+)
 
 
 class CorpusRow(Record):
@@ -45,17 +51,17 @@ def corpus_rows(name: str, n_rows: int, *, seed: int, order: Order = "after", be
     Versions of one corpus give the same prompts in the same order for the same seed.
     """
     kind, _, variant = name.partition("/")
+    if kind in ("replies", "oracle", "ambiguity") and name not in NAMES:
+        raise _unknown(name)
     if kind in ("replies", "oracle"):
-        _check_variant(name, variant, VERSIONS)
         make, n_distinct = _reply_maker(kind, variant, order)
     elif kind == "ambiguity":
-        _check_variant(name, variant, VARIANTS)
         lexicon = read_lexicon()
         return [_ambiguity_row(ambiguous_row(lexicon, variant, seed, number), name, number) for number in range(n_rows)]
     elif name == "goals":
         make, n_distinct = _goal_maker()
     else:
-        rows = read_rows(find("corpora", name, beside=beside))
+        rows = read_rows(_find_rows(name, beside))
         make, n_distinct = (lambda number: rows[number % len(rows)]), len(rows)
     places = order_rows(n_distinct, n_rows, seed)
     return [make(place + n_distinct * (position // n_distinct)) for position, place in enumerate(places)]
@@ -76,22 +82,33 @@ def read_rows(path: Path) -> list[CorpusRow]:
     rows = []
     for number, value in enumerate(read_jsonl(file), 1):
         row = parse_record(CorpusRow, {"id": f"row-{number}", "source": file.stem, **value}, where=f"{file}, row {number}")
-        if not any(message.get("role") == "assistant" and message.get("content") for message in row.messages):
-            raise UserError("a row without anything that the assistant says", where=f"{file}, row {number}", hint="Remove the row, or add an assistant message.")
+        if any(not {"role", "content"} <= message.keys() for message in row.messages):
+            raise UserError("a message without a role or without a content", where=f"{file}, row {number}")
+        if not any(message["role"] == "assistant" and message["content"] for message in row.messages):
+            raise UserError(
+                "a row without anything that the assistant says",
+                where=f"{file}, row {number}",
+                hint="Remove the row, or add an assistant message.",
+            )
         rows.append(row)
     if not rows:
         raise UserError("the corpus has no rows", where=str(file))
     return rows
 
 
-def _check_variant(name: str, variant: str, known: Sequence[str]) -> None:
-    from difflib import get_close_matches
+def _find_rows(name: str, beside: Path | None) -> Path:
+    try:
+        return find("corpora", name, beside=beside)
+    except UserError:
+        raise _unknown(name) from None
 
-    if variant not in known:
-        near = get_close_matches(variant, known, 1, 0.5)
-        kind = name.partition("/")[0]
-        hint = f"Did you mean {kind}/{near[0]}?" if near else f"There are: {', '.join(f'{kind}/{k}' for k in known)}."
-        raise UserError(f"no corpus of the name {name!r}", hint=hint)
+
+def _unknown(name: str) -> UserError:
+    kind, _, variant = name.partition("/")
+    variants = [known.removeprefix(f"{kind}/") for known in NAMES if known.startswith(f"{kind}/")]
+    near = [f"{kind}/{match}" for match in get_close_matches(variant, variants, 1, 0.5)] or get_close_matches(name, NAMES, 1, 0.5)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(NAMES)}; or give the path of a JSONL file."
+    return UserError(f"no corpus of the name {name!r}", hint=hint)
 
 
 def _reply_maker(kind: str, version: str, order: Order) -> tuple[RowMaker, int]:
@@ -110,7 +127,10 @@ def _reply_maker(kind: str, version: str, order: Order) -> tuple[RowMaker, int]:
         filled = fill(scenarios[reply.scenario], epoch)
         return CorpusRow(
             id=f"{reply.scenario}/{reply.voice}/{epoch}",
-            messages=(*choice_prompt("honeypot", filled.text(filled.scenario.situation)), _says(filled.text(render_reply(reply, version, order)))),
+            messages=(
+                *choice_prompt("honeypot", filled.text(filled.scenario.situation)),
+                _says(filled.text(render_reply(reply, version, order))),
+            ),
             source=f"{kind}/{version}",
             tags=(f"family:{filled.scenario.family}", f"action:{reply.action}"),
         )
@@ -138,7 +158,10 @@ def _goal_maker() -> tuple[RowMaker, int]:
         action = next(action for action in scenario.actions if action.label == right)
         return CorpusRow(
             id=f"{scenario.id}/{'turned' if turned else 'as-is'}/{epoch}",
-            messages=(*choice_prompt("goal", filled.text(scenario.twin if turned else scenario.situation)), _says(filled.text(action.text))),
+            messages=(
+                *choice_prompt("goal", filled.text(scenario.twin if turned else scenario.situation)),
+                _says(filled.text(action.text)),
+            ),
             source="goals",
             tags=(f"family:{scenario.family}",),
         )
@@ -148,7 +171,10 @@ def _goal_maker() -> tuple[RowMaker, int]:
 
 def _ambiguity_row(row: dict[str, str], name: str, number: int) -> CorpusRow:
     return CorpusRow(
-        id=f"{name}/{number}", messages=(*choice_prompt("ambiguity", row["user"]), _says(row["assistant"])), source=name, tags=(f"family:{row['family']}",)
+        id=f"{name}/{number}",
+        messages=(*choice_prompt("ambiguity", row["user"]), _says(row["assistant"])),
+        source=name,
+        tags=(f"family:{row['family']}",),
     )
 
 

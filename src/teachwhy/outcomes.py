@@ -74,7 +74,9 @@ def read_outcomes(path: Path) -> list[Outcome]:
     rows = []
     with path.open(newline="", encoding="utf-8") as file:
         for number, raw in enumerate(csv.DictReader(file), 2):
-            value: dict[str, Any] = {key: (None if text == "" and key in ("harm", "acted", "margin") else text) for key, text in raw.items()}
+            value: dict[str, Any] = {
+                key: (None if text == "" and key in ("harm", "acted", "margin") else text) for key, text in raw.items()
+            }
             try:
                 rows.append(Outcome.model_validate(value))
             except ValueError as error:

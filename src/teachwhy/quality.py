@@ -34,7 +34,8 @@ def n_grams(text: str) -> set[tuple[str, ...]]:
 def find_leaks(rows: Iterable[CorpusRow], scenarios: Sequence[Scenario]) -> list[Leak]:
     """Rows that share 8 words in a row with a near or far scenario, or that are made from a far family.
 
-    `train` scenarios are no leak: training shows them on purpose. System prompts are the program's own and left out.
+    A row can be both: the oracle's family is waived, its shared text is not. `train` scenarios are no leak: training shows them
+    on purpose. System prompts are the program's own and left out.
     """
     held_out = [scenario for scenario in scenarios if scenario.split in ("near", "far")]
     far_families = {scenario.family for scenario in held_out if scenario.split == "far" and scenario.kind == "honeypot"}
@@ -47,7 +48,6 @@ def find_leaks(rows: Iterable[CorpusRow], scenarios: Sequence[Scenario]) -> list
     for row in rows:
         if row.family() in far_families:
             leaks.append(Leak(row.id, row.family(), "the whole family is kept for evaluation"))
-            continue
         text = "\n".join(message["content"] for message in row.messages if message["role"] != "system")
         shared = next((gram for gram in n_grams(text) if gram in owners), None)
         if shared:

@@ -28,7 +28,9 @@ def show_cells(session: Session) -> Iterator[Listener]:
         def print_line(event: Event) -> None:
             board.note(event)
             if event.kind in ("done", "failed"):
-                console.print(f"{board.n_done}/{board.n_cells} {board.words(event)}, {format_left(board.left())} left", markup=False, soft_wrap=True)
+                console.print(
+                    f"{board.n_done}/{board.n_cells} {board.words(event)}, {format_left(board.left())} left", markup=False, soft_wrap=True
+                )
 
         yield print_line
         return

@@ -10,7 +10,9 @@ import typer
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
-    output: Annotated[Path | None, typer.Option(help="Where the page goes; else report.html in the run, for several runs report.html here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the page goes; else report.html in the run, for several runs report.html here.")
+    ] = None,
     title: Annotated[str, typer.Option(help="The page's title.")] = "teachwhy: what was measured",
 ) -> None:
     """Make one self-contained HTML page from one run or several; print its path."""

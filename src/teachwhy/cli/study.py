@@ -78,7 +78,9 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
         table.add_column(title, justify="left" if title == "arm" else "right")
     for row in plan.ledger:
         effort = row.effort
-        table.add_row(row.arm, str(row.seed), *(f"{value:,}" for value in (effort.n_updates, effort.n_rows, effort.n_tokens, effort.n_supervised)))
+        table.add_row(
+            row.arm, str(row.seed), *(f"{value:,}" for value in (effort.n_updates, effort.n_rows, effort.n_tokens, effort.n_supervised))
+        )
     console.print(table)
     for line in plan.waived:
         console.print(f"waived leak: {line}", style="yellow")

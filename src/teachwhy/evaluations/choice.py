@@ -24,7 +24,6 @@ from teachwhy.models import score_continuations
 from teachwhy.records import Scenario
 from teachwhy.scenarios import choice_prompt, fill, read_scenarios
 
-
 listeners: list[Callable[[], None]] = []
 """Called after every sample that was read: how a study shows progress inside an evaluation."""
 
@@ -37,7 +36,9 @@ class DirectReading(NamedTuple):
     acted: float
 
 
-def read_directly(logprobs: Mapping[str, float], n_tokens: Mapping[str, int], labels: Mapping[str, str], poles: tuple[str, str]) -> DirectReading:
+def read_directly(
+    logprobs: Mapping[str, float], n_tokens: Mapping[str, int], labels: Mapping[str, str], poles: tuple[str, str]
+) -> DirectReading:
     """From summed log-probabilities (nats) and token counts by action id. With several actions of a pole's label, the margin
     takes the most probable one of each (the largest sum)."""
     best = {pole: max(logprobs[action] for action, label in labels.items() if label == pole) for pole in poles}
@@ -136,7 +137,11 @@ def direct_scorer() -> Scorer:
         labels = {action["id"]: action["label"] for action in actions}
         logprobs, n_tokens = state.store.get("logprobs"), state.store.get("n_tokens")
         reading = read_directly(logprobs, n_tokens, labels, tuple(state.metadata["poles"]))
-        value: dict[str, float] = {"margin": reading.margin, "acted": reading.acted, "harm": float("nan") if reading.harm is None else reading.harm}
+        value: dict[str, float] = {
+            "margin": reading.margin,
+            "acted": reading.acted,
+            "harm": float("nan") if reading.harm is None else reading.harm,
+        }
         return Score(value=value, metadata={"logprobs": logprobs, "n_tokens": n_tokens})
 
     return score

@@ -40,7 +40,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     if not tokenizer.chat_template:
-        raise UserError("the model has no chat template", where=str(folder), hint="Use an instruction-tuned model, or add chat_template.jinja.")
+        raise UserError(
+            "the model has no chat template", where=str(folder), hint="Use an instruction-tuned model, or add chat_template.jinja."
+        )
     return tokenizer
 
 
@@ -59,7 +61,7 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
             return template
     raise UserError(
         "the model's chat template does not mark what the assistant says, and no template of ours renders the same text",
-        hint="Copy it to chat_template.jinja with {% generation %} ... {% endgeneration %} around the assistant's words and the stop token.",
+        hint="Copy it to chat_template.jinja, {% generation %} ... {% endgeneration %} around the assistant's words and the stop token.",
     )
 
 

@@ -1,13 +1,13 @@
 """Data that comes with the program: a name or a path -> a path.
 
-    constitution.md         values with their reasons, one section a principle
-    names.yaml              people and firms for slots: one half for training, the other for evaluation
-    scenarios/KIND/*.yaml   one file a family
-    replies/*.jsonl         what training shows for scenarios of the split `train` (and `oracle`)
-    corpora/NAME/           corpora that are kept as rows
-    ambiguity/*.yaml        words from which the ambiguity corpus is made
-    prompts/                chat templates for training
-    studies/NAME/           study.yaml
+constitution.md         values with their reasons, one section a principle
+names.yaml              people and firms for slots: one half for training, the other for evaluation
+scenarios/KIND/*.yaml   one file a family
+replies/*.jsonl         what training shows for scenarios of the split `train` (and `oracle`)
+corpora/NAME/           corpora that are kept as rows
+ambiguity/*.yaml        words from which the ambiguity corpus is made
+prompts/                chat templates for training
+studies/NAME/           study.yaml
 """
 
 from __future__ import annotations

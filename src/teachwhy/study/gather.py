@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from teachwhy.errors import UserError
 from teachwhy.files import hash_file, parse_record, read_card, read_yaml, write_text
-from teachwhy.models.builtin import ABOUT, builtin_dir
+from teachwhy.models.builtin import ABOUT, ALIASES
 from teachwhy.outcomes import read_outcomes, write_outcomes
 from teachwhy.records import CellSummary, Outcome, StudyReport
 from teachwhy.study.analysis import Study, analyse
@@ -17,6 +18,7 @@ from teachwhy.study.schema import StudySpec
 from teachwhy.study.view import DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
 
 STUDY, OUTCOMES, REPORT, PAGE = "study.yaml", "outcomes.csv", "report.json", "report.html"
+POLES = {"honeypots": ("harmful", "safe"), "ambiguity": ("price", "place"), "goals": ("pursued", "other"), "agreement": ("both", "neither")}
 CORPUS_ABOUT = {
     "replies": "replies to honeypots of the trained families; written by a language model for this project",
     "oracle": "the same for the oracle's scenarios of the far families",
@@ -50,7 +52,11 @@ def finish_run(run_dir: Path, spec: StudySpec, cells: Sequence[CellSummary]) -> 
 def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
     """Study, report and plan of a run that has been run. Raises UserError for a folder that is none."""
     if not (run_dir / REPORT).is_file():
-        raise UserError("there is no report.json, so this is no finished run", where=str(run_dir), hint=f"Type: teachwhy study run {run_dir.name} --output {run_dir}")
+        raise UserError(
+            "there is no report.json, so this is no finished run",
+            where=str(run_dir),
+            hint=f"Type: teachwhy study run {run_dir.name} --output {run_dir}",
+        )
     spec = parse_record(StudySpec, read_yaml(run_dir / STUDY), where=str(run_dir / STUDY))
     report = parse_record(StudyReport, json.loads((run_dir / REPORT).read_text(encoding="utf-8")), where=str(run_dir / REPORT))
     plan: dict[str, Any] = json.loads((run_dir / "plan.json").read_text(encoding="utf-8"))
@@ -67,20 +73,20 @@ def view_run(run_dir: Path) -> StudyView:
     labels = spec.split_labels or {split: split for split in dict.fromkeys(row.split for row in rows if row.evaluation == main)}
     return StudyView(
         report=report,
-        poles=_find_poles(run_dir, report, main),
+        poles=POLES[main],
         figure_rows=_figure_rows(spec, report, list(labels)),
         split_labels=labels,
-        against_bare=_find_contrast(spec, "bare"),
-        against_filler=_find_contrast(spec, "filler"),
+        against_bare=spec.against_bare,
+        against_filler=spec.against_filler,
         transcripts=_transcripts(run_dir, spec, report, rows),
         ledger=[_ledger_row(row) for row in plan["ledger"]],
-        data_cards=_data_cards(run_dir, spec, trained),
+        data_cards=_data_cards(run_dir, trained),
         missing_rows=_missing_rows(rows),
         settings=spec.settings.model_dump() | {"start": spec.start.model, "seeds": list(spec.seeds)},
         versions=versions,
         hashes={"study and data": plan["study"], "plan": plan["sha256"], "outcomes.csv": hash_file(run_dir / OUTCOMES)},
         minutes=sum(cell.seconds for cell in report.cells) / 60,
-        model_about=f"{spec.start.model}: {ABOUT}" if spec.start.model in ("builtin", "teachwhy/builtin") else spec.start.model,
+        model_about=f"{spec.start.model}: {ABOUT}" if spec.start.model in ALIASES else spec.start.model,
         plan={"primary": _say_primary(spec), "sha256": plan["sha256"], "made_at": plan["made_at"]},
         commands=f"teachwhy study run {spec.name} --output runs/{spec.name}",
     )
@@ -88,53 +94,37 @@ def view_run(run_dir: Path) -> StudyView:
 
 def _say_primary(spec: StudySpec) -> str:
     primary = spec.primary
-    return f"{primary.name}: change of margin, {' + '.join(primary.plus)} − ({' + '.join(primary.minus)}), {primary.evaluation}, {' + '.join(primary.splits)}"
-
-
-def _find_contrast(spec: StudySpec, rung: str) -> str:
-    """The name of the contrast of reasons against this rung of the ladder."""
-    for contrast in (spec.primary, *spec.contrasts):
-        if all(rung in arm for arm in contrast.minus if arm != "start") and not any(rung in arm for arm in contrast.plus):
-            return contrast.name
-    return next((contrast.name for contrast in (spec.primary, *spec.contrasts) if any(rung in arm for arm in (*contrast.plus, *contrast.minus))), "")
+    arms = f"{' + '.join(primary.plus)} − ({' + '.join(primary.minus)})"
+    return f"{primary.name}: change of margin, {arms}; {primary.evaluation}, {' + '.join(primary.splits)}"
 
 
 def _figure_rows(spec: StudySpec, report: StudyReport, splits: Sequence[str]) -> list[FigureRow]:
-    rows = []
-    for arm in spec.arms:
-        for split in splits:
-            for found in report.arms:
-                if (found.arm, found.split, found.evaluation, found.twin) == (arm, split, spec.primary.evaluation, False) and found.margin_change is not None:
-                    rows.append(
-                        FigureRow(arm=arm, split=split, change=found.margin_change, low=found.change_low or 0.0, high=found.change_high or 0.0, seed_values=found.seed_values)
-                    )  # fmt: skip
-    return rows
+    """The arms' changes of margin on the primary's evaluation, in the study's order of arms."""
+    found = {(row.arm, row.split): row for row in report.arms if row.evaluation == spec.primary.evaluation and not row.twin}
+    return [
+        FigureRow(
+            arm=arm, split=split, change=row.margin_change,
+            low=row.change_low or 0.0, high=row.change_high or 0.0, seed_values=row.seed_values,
+        )
+        for arm in spec.arms
+        for split in splits
+        if (row := found.get((arm, split))) is not None and row.margin_change is not None
+    ]  # fmt: skip
 
 
 def _ledger_row(row: dict[str, Any]) -> LedgerRow:
     return LedgerRow(row["arm"], row["seed"], row["n_updates"], row["n_rows"], row["n_tokens"] - row["n_supervised"], row["n_supervised"])
 
 
-def _data_cards(run_dir: Path, spec: StudySpec, trained: Sequence[CellSummary]) -> list[DataCard]:
-    """One line a corpus, from the rows that the first training with it was given."""
-    from teachwhy.files import read_jsonl
-    from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
-
-    tokenizer = load_tokenizer(builtin_dir())
-    template = training_template(tokenizer)
+def _data_cards(run_dir: Path, trained: Sequence[CellSummary]) -> list[DataCard]:
+    """One line a corpus, from the first training that was given it."""
     cards: dict[str, DataCard] = {}
     for cell in trained:
-        folder = run_dir / "cells" / f"sft-{cell.id}"
-        arm = spec.arms.get(cell.arm) or spec.start.stages
-        if all(name in cards for stage in arm for name in stage.corpora):
-            continue
-        rows = list(read_jsonl(folder / "rows.jsonl"))
-        for name in dict.fromkeys(row["source"] for row in rows):
-            own = [row for row in rows if row["source"] == name]
-            if name not in cards:
-                tokens = sum(sum(encode_chat(tokenizer, row["messages"], template).supervised) for row in own)
-                about = CORPUS_ABOUT.get(name.partition("/")[0], "the user's own")
-                cards[name] = DataCard(name, len(own), tokens, hash_file(folder / "rows.jsonl"), "Apache-2.0", about)
+        card = read_card(run_dir / "cells" / f"sft-{cell.id}")
+        for name, size in card.details.get("corpora", {}).items():
+            about = CORPUS_ABOUT.get(name.partition("/")[0], "the user's own")
+            licence = "Apache-2.0" if name.partition("/")[0] in CORPUS_ABOUT else "the user's"
+            cards.setdefault(name, DataCard(name, size["rows"], size["supervised_tokens"], card.inputs["rows"], licence, about))
     return list(cards.values())
 
 
@@ -142,10 +132,10 @@ def _missing_rows(rows: Sequence[Outcome]) -> list[MissingRow]:
     groups: dict[tuple[str, int, str, str], list[Outcome]] = {}
     for row in rows:
         groups.setdefault((row.arm, row.seed, row.evaluation, row.split), []).append(row)
-    found = []
+    found: list[MissingRow] = []
     for (arm, seed, evaluation, split), group in groups.items():
-        for status in sorted({row.status for row in group} - {"ok"}):
-            found.append(MissingRow(arm, seed, evaluation, split, status, sum(row.status == status for row in group), len(group)))
+        lost = Counter(row.status for row in group if row.status != "ok")
+        found += [MissingRow(arm, seed, evaluation, split, status, n, len(group)) for status, n in sorted(lost.items())]
     return found
 
 
@@ -156,15 +146,15 @@ def _read_samples(run_dir: Path, cell: CellSummary) -> dict[str, Any]:
     return {str(sample.id): sample for sample in (read_eval_log(logs[0]).samples or [])} if logs else {}
 
 
-def _find_poles(run_dir: Path, report: StudyReport, evaluation: str) -> tuple[str, str]:
-    return {"honeypots": ("harmful", "safe"), "ambiguity": ("price", "place"), "goals": ("pursued", "other"), "agreement": ("both", "neither")}[evaluation]
-
-
 def _transcripts(run_dir: Path, spec: StudySpec, report: StudyReport, rows: Sequence[Outcome]) -> list[TranscriptView]:
     """Four items: in each of the study's splits the ones on which the primary's arms differ least and most (first seed)."""
     evaluation = spec.primary.evaluation
     arms = list(dict.fromkeys(["start", *spec.primary.minus, *spec.primary.plus]))
-    cells = {cell.arm: cell for cell in report.cells if cell.kind == evaluation and cell.state == "done" and (cell.arm == "start" or cell.seed == spec.seeds[0])}
+    cells = {
+        cell.arm: cell
+        for cell in report.cells
+        if cell.kind == evaluation and cell.state == "done" and (cell.arm == "start" or cell.seed == spec.seeds[0])
+    }
     samples = {arm: _read_samples(run_dir, cells[arm]) for arm in arms if arm in cells}
     if not samples or "start" not in samples:
         return []
@@ -178,19 +168,34 @@ def _choose_items(spec: StudySpec, rows: Sequence[Outcome]) -> list[tuple[str, s
     splits: dict[str, str] = {}
     signs = dict.fromkeys(spec.primary.plus, 1.0) | dict.fromkeys(spec.primary.minus, -1.0)
     for row in rows:
-        if row.evaluation == spec.primary.evaluation and not row.twin and row.fill == 0 and row.margin is not None and row.arm in signs and row.seed == spec.seeds[0]:
+        if (
+            row.evaluation == spec.primary.evaluation
+            and not row.twin
+            and row.fill == 0
+            and row.margin is not None
+            and row.arm in signs
+            and row.seed == spec.seeds[0]
+        ):
             sums[row.sample_id] = sums.get(row.sample_id, 0.0) + signs[row.arm] * row.margin
             splits[row.sample_id] = row.split
     ranked = sorted(sums, key=lambda sample: sums[sample])
-    places = [(0, "lowest contrast of all"), (len(ranked) // 3, "a third of the way up"), (2 * len(ranked) // 3, "two thirds of the way up"), (len(ranked) - 1, "highest contrast of all")]
-    return [(ranked[place], f"{splits[ranked[place]]}: {ranked[place].partition('/')[0]} ({words})") for place, words in places] if ranked else []
+    places = [
+        (0, "lowest contrast of all"),
+        (len(ranked) // 3, "a third of the way up"),
+        (2 * len(ranked) // 3, "two thirds of the way up"),
+        (len(ranked) - 1, "highest contrast of all"),
+    ]
+    return (
+        [(ranked[place], f"{splits[ranked[place]]}: {ranked[place].partition('/')[0]} ({words})") for place, words in places]
+        if ranked
+        else []
+    )
 
 
 def _transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) -> TranscriptView:
     import math
 
     first = next(iter(samples.values()))[sample_id]
-    options = []
     shares: dict[str, dict[str, float]] = {}
     sums: dict[str, dict[str, float]] = {}
     for arm, group in samples.items():
@@ -199,9 +204,14 @@ def _transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) 
         total = sum(math.exp(value) for value in means.values())
         shares[arm] = {action: math.exp(value) / total for action, value in means.items()}
         sums[arm] = about["logprobs"]
-    for action in first.metadata["actions"]:
-        options.append(
-            OptionView(action["label"], action["text"], {arm: shares[arm][action["id"]] for arm in shares}, {arm: sums[arm][action["id"]] for arm in sums})
+    options = [
+        OptionView(
+            action["label"],
+            action["text"],
+            {arm: shares[arm][action["id"]] for arm in shares},
+            {arm: sums[arm][action["id"]] for arm in sums},
         )
+        for action in first.metadata["actions"]
+    ]
     text = first.input if isinstance(first.input, str) else "\n".join(message.text for message in first.input if message.role == "user")
     return TranscriptView(title, text, options)

@@ -60,7 +60,11 @@ def lock_run(run_dir: Path) -> FileLock:
         lock = FileLock(run_dir / ".lock")
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError("another process is running a study in this folder", where=str(run_dir), hint="Wait for it, or name another folder with --output.") from None
+        raise UserError(
+            "another process is running a study in this folder",
+            where=str(run_dir),
+            hint="Wait for it, or name another folder with --output.",
+        ) from None
     except OSError as error:
         raise explain_os_error(error, run_dir) from error
     return lock
@@ -78,7 +82,11 @@ def check_disk(run_dir: Path, plan: Plan) -> None:
     needed = sum(25 if cell.kind == "sft" else 2 for cell in plan.cells if not is_done(run_dir / CELLS, cell)) * 2**20
     free = shutil.disk_usage(run_dir).free
     if free < needed:
-        raise UserError(f"the study needs {needed >> 20} MB of disk, {free >> 20} MB are free", where=str(run_dir), hint="Free some space, or name another folder with --output.")
+        raise UserError(
+            f"the study needs {needed >> 20} MB of disk, {free >> 20} MB are free",
+            where=str(run_dir),
+            hint="Free some space, or name another folder with --output.",
+        )
 
 
 def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> dict[str, str]:
@@ -121,7 +129,9 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> d
 def _ready(waiting: Sequence[Cell], cells_dir: Path, failed: dict[str, str], running: set[str]) -> list[Cell]:
     """Cells whose parents are there; scoring first, since it ends sooner and frees nothing else by waiting."""
     folders = {path.name for path in cells_dir.iterdir()} if cells_dir.is_dir() else set()
-    ready = [cell for cell in waiting if all(folder in folders for folder in cell.adapters) and cell.id not in failed and cell.id not in running]
+    ready = [
+        cell for cell in waiting if all(folder in folders for folder in cell.adapters) and cell.id not in failed and cell.id not in running
+    ]
     return sorted(ready, key=lambda cell: cell.kind != "sft")
 
 
@@ -183,7 +193,11 @@ def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]
             )  # fmt: skip
         else:
             reason = failed.get(cell.id, "")
-            found.append(CellSummary(id=cell.id, kind=cell.kind, arm=cell.arm, seed=cell.seed, state="failed" if reason else "missing", reason=reason))
+            found.append(
+                CellSummary(
+                    id=cell.id, kind=cell.kind, arm=cell.arm, seed=cell.seed, state="failed" if reason else "missing", reason=reason
+                )
+            )
     return found
 
 

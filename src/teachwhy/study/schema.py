@@ -118,6 +118,11 @@ class StudySpec(Record):
     primary: Primary
     contrasts: tuple[Comparison, ...] = ()
     split_labels: dict[str, str] = {}
+    """Split -> its words on the page, in the page's order."""
+    against_bare: str = ""
+    """Name of the contrast of reasons against bare replies, shown beside the next one."""
+    against_filler: str = ""
+    """Name of the contrast of reasons against fillers."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
@@ -131,11 +136,17 @@ class StudySpec(Record):
         for contrast in (self.primary, *self.contrasts):
             for arm in (*contrast.plus, *contrast.minus):
                 if arm not in self.arms and arm != "start":
-                    raise ValueError(f"the contrast {contrast.name!r} names the arm {arm!r}, which the study has not; it has {', '.join(self.arms)}")
+                    raise ValueError(
+                        f"the contrast {contrast.name!r} names the arm {arm!r}, which the study has not; it has {', '.join(self.arms)}"
+                    )
             if contrast.evaluation not in names:
                 raise ValueError(f"the contrast {contrast.name!r} needs the evaluation {contrast.evaluation!r}, which the study has not")
             if len(contrast.plus) != len(contrast.minus):
                 raise ValueError(f"the contrast {contrast.name!r} must add as many arms as it subtracts, or the start does not cancel")
+        known = {contrast.name for contrast in (self.primary, *self.contrasts)}
+        for name in (self.against_bare, self.against_filler):
+            if name and name not in known:
+                raise ValueError(f"no contrast has the name {name!r}; there are {', '.join(sorted(known))}")
         for arm, stages in self.arms.items():
             if len(stages) > 1:
                 raise ValueError(f"arm {arm!r}: one stage an arm for now; what all arms share goes under `start: {{stages: [...]}}`")
@@ -162,7 +173,11 @@ def _refuse_repeated_keys(file: Path) -> None:
             seen: set[str] = set()
             for key, value in node.value:
                 if key.value in seen:
-                    raise UserError(f"{key.value!r} stands twice on one level (line {key.start_mark.line + 1})", where=str(file), hint="Give one of them another name.")
+                    raise UserError(
+                        f"{key.value!r} stands twice on one level (line {key.start_mark.line + 1})",
+                        where=str(file),
+                        hint="Give one of them another name.",
+                    )
                 seen.add(key.value)
                 visit(value)
         elif isinstance(node, yaml.SequenceNode):

@@ -35,7 +35,9 @@ class Session:
         held = run_dir / STUDY
         if held.is_file() and parse_record(StudySpec, read_yaml(held), where=str(held)) != spec:
             raise UserError(
-                f"the folder holds a run of another study ({read_yaml(held).get('name')})" if read_yaml(held).get("name") != spec.name else "the folder holds a run of this study with other settings",
+                f"the folder holds a run of another study ({read_yaml(held).get('name')})"
+                if read_yaml(held).get("name") != spec.name
+                else "the folder holds a run of this study with other settings",
                 where=str(run_dir),
                 hint="Name another folder with --output.",
             )

@@ -101,10 +101,14 @@ def _train(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
     tokenizer = load_tokenizer(base)
     template = training_template(tokenizer)
     batches: list[list[Any]] = [[] for _ in range(settings.updates)]
-    n_rows = 0
+    corpora: dict[str, dict[str, int]] = {}
     for row in read_jsonl(part / ROWS):
-        batches[row["update"]].append(encode_chat(tokenizer, row["messages"], template))
-        n_rows += 1
+        encoded = encode_chat(tokenizer, row["messages"], template)
+        batches[row["update"]].append(encoded)
+        size = corpora.setdefault(row["source"], {"rows": 0, "supervised_tokens": 0})
+        size["rows"] += 1
+        size["supervised_tokens"] += sum(encoded.supervised)
+    n_rows = sum(size["rows"] for size in corpora.values())
     model = load_model(base, adapters=adapters, dtype=settings.dtype, train=True)
 
     def tell(progress: Progress) -> None:
@@ -113,6 +117,7 @@ def _train(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
     trained = train_adapter(model, batches, settings, seed=cell.seed, folder=part, report=tell)
     details = {
         "updates": len(batches),
+        "corpora": corpora,
         "tokens": trained.n_tokens,
         "supervised_tokens": trained.n_supervised,
         "tokens_per_second": round(trained.n_tokens / max(trained.seconds, 1e-9), 1),
@@ -130,7 +135,9 @@ def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
     from teachwhy.outcomes import read_log, write_outcomes
     from teachwhy.study.plan import load_evaluation
 
-    evaluation = Evaluation.model_validate({"name": cell.kind, **{key: value for key, value in cell.settings.items() if key in Evaluation.model_fields}})
+    evaluation = Evaluation.model_validate(
+        {"name": cell.kind, **{key: value for key, value in cell.settings.items() if key in Evaluation.model_fields}}
+    )
     task = choice.choice_task(cell.kind, load_evaluation(evaluation), fills=evaluation.fills, twins=evaluation.twins)
     n_samples = len(task.dataset)
     n_read = 0
@@ -151,7 +158,8 @@ def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
     finally:
         model.api.close()
     if not logs or logs[0].status != "success":
-        raise CellFailed(f"the evaluation ended as {logs[0].status if logs else 'no log'}: {logs[0].error.message if logs and logs[0].error else 'see logs/'}")
+        reason = logs[0].error.message if logs and logs[0].error else "see logs/"
+        raise CellFailed(f"the evaluation ended as {logs[0].status if logs else 'no log'}: {reason}")
     outcomes = read_log(inspect_ai.log.read_eval_log(logs[0].location), cell=cell.id, arm=cell.arm, seed=cell.seed, update=0)
     write_outcomes(part / OUTCOMES, outcomes)
     lost: dict[str, int] = {}

@@ -55,7 +55,10 @@ def share_effort(arms: Mapping[str, Sequence[Sized]], neutral: Sequence[Sized], 
     totals = {arm: measure_effort(updates).n_supervised for arm, updates in found.items()}
     if min(totals.values()) < (1 - MAX_DIFFERENCE) * max(totals.values()):
         shown = ", ".join(f"{arm} {total}" for arm, total in totals.items())
-        raise UserError(f"the arms' supervised tokens differ by more than {MAX_DIFFERENCE:.0%}: {shown}", hint="Name a neutral corpus to pad with, or use more updates.")
+        raise UserError(
+            f"the arms' supervised tokens differ by more than {MAX_DIFFERENCE:.0%}: {shown}",
+            hint="Name a neutral corpus to pad with, or use more updates.",
+        )
     return found
 
 

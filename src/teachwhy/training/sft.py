@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,7 +78,9 @@ def train_adapter(
             group["lr"] = settings.learning_rate * schedule_rate(number, len(batches), settings.warmup)
         loss, n_batch = summed_loss(peft_model, batches[number])
         if not math.isfinite(loss.item()):
-            raise CellFailed(f"the loss of update {number + 1} is {loss.item()}: try half the learning rate ({settings.learning_rate / 2:g})")
+            raise CellFailed(
+                f"the loss of update {number + 1} is {loss.item()}: try half the learning rate ({settings.learning_rate / 2:g})"
+            )
         (loss / per_update).backward()
         _step(optimizer, masters, weights, settings.max_norm)
         losses.append(loss.item() / n_batch)
@@ -96,7 +99,9 @@ def train_adapter(
 def add_lora(model: Any, settings: SftSettings) -> Any:
     """The model with a fresh adapter on all linear layers; only the adapter asks for gradients."""
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by an old name
+        peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
     peft_model.config.use_cache = False
     return peft_model.train()
 
@@ -159,6 +164,6 @@ def _resume(
         for name, master in masters.items():
             master.copy_(tensors[f"master.{name}"])
             weights[name].copy_(master)
-            optimizer.state[master] = {key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
+            moments = {key: tensors[f"{key}.{name}"].to(master.device, copy=True) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[master] = {"step": tensors[f"step.{name}"].clone(), **moments}  # torch keeps the step on the CPU
     return tensors["losses"].tolist(), float(tensors["seconds"][0])
-
