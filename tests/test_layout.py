@@ -21,8 +21,8 @@ ORDER = (
 REGISTRY_MAY = {"evaluations", "models"}
 
 HEAVY = {"torch", "transformers", "peft"}
-HEAVY_AT_TOP = ("models/builtin", "models/checkpoints", "models/local", "models/attention", "models/scoring", "training/")
-HEAVY_LATE = (*HEAVY_AT_TOP, "models/chat", "study/cells", "study/worker")
+HEAVY_AT_TOP = ("models/builtin", "models/checkpoints", "models/local", "models/scoring", "training/")
+HEAVY_LATE = (*HEAVY_AT_TOP, "models/chat", "study/worker")
 
 MAX_FUNCTION = 80
 MAX_FILE = 500

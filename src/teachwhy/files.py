@@ -128,12 +128,28 @@ def parse_record(kind: type[T], value: Any, *, where: str) -> T:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = list(kind.model_fields)
+            known = list(_holder(kind, first["loc"]).model_fields)
             near = get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
-            hint = f"Did you mean {near[0]!r}?" if near and len(first["loc"]) == 1 else f"Known fields: {', '.join(known)}."
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known fields: {', '.join(known)}."
             raise UserError(f"unknown field {place!r}", where=where, hint=hint) from None
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{place}: {message}" if place else message, where=where) from None
+
+
+def _holder(kind: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel]:
+    """The record, `kind` or one inside it, that a field at `place` belongs to; keys of mappings and numbers in lists are passed over."""
+    from typing import get_args
+
+    def records(annotation: Any) -> Iterator[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+        for part in get_args(annotation):
+            yield from records(part)
+
+    for part in place[:-1]:
+        field = kind.model_fields.get(str(part))
+        kind = next(records(field.annotation), kind) if field else kind
+    return kind
 
 
 def write_card(folder: Path, card: Card) -> None:

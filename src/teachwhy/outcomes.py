@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,17 +71,23 @@ def read_outcomes(path: Path) -> list[Outcome]:
     """The rows of an outcomes.csv. Raises UserError with the line."""
     if not path.is_file():
         raise UserError("there are no outcomes here", where=str(path), hint="Type: teachwhy study run STUDY")
-    rows = []
+    try:
+        return list(_parse_outcomes(path))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"the file is no CSV in UTF-8: {error}", where=str(path)) from None
+
+
+def _parse_outcomes(path: Path) -> Iterator[Outcome]:
     with path.open(newline="", encoding="utf-8") as file:
-        for number, raw in enumerate(csv.DictReader(file), 2):
+        reader = csv.DictReader(file)
+        for raw in reader:
             value: dict[str, Any] = {
                 key: (None if text == "" and key in ("harm", "acted", "margin") else text) for key, text in raw.items()
             }
             try:
-                rows.append(Outcome.model_validate(value))
+                yield Outcome.model_validate(value)
             except ValueError as error:
-                raise UserError(f"line {number} is no outcome: {error}", where=str(path)) from None
-    return rows
+                raise UserError(f"line {reader.line_num} is no outcome: {error}", where=str(path)) from None
 
 
 class Selection(NamedTuple):

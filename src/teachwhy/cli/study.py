@@ -70,9 +70,12 @@ def _need_model(model: str, yes: bool) -> None:
 def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from teachwhy.cli.app import strip_controls
 
     console = Console(stderr=True, highlight=False)
-    console.print(f"[bold]{plan.spec.name}[/]: {plan.spec.question}", soft_wrap=False)
+    console.print(Text.assemble((plan.spec.name, "bold"), f": {strip_controls(plan.spec.question)}"))
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("arm", "seed", "updates", "rows", "tokens", "carrying loss"):
         table.add_column(title, justify="left" if title == "arm" else "right")
@@ -83,13 +86,19 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
         )
     console.print(table)
     for line in plan.waived:
-        console.print(f"waived leak: {line}", style="yellow")
+        console.print(f"waived leak: {line}", style="yellow", markup=False)
     n_cells = len({cell.id for cell in plan.cells})
-    console.print(f"{n_cells} cells, {workers} at a time, about {max(1, round(seconds / 60))} minutes to go; results in {run_dir}")
+    console.print(
+        f"{n_cells} cells, {workers} at a time, about {max(1, round(seconds / 60))} minutes to go; results in {run_dir}", markup=False
+    )
 
 
 def _say_done(report: StudyReport, run_dir: Path) -> None:
     from rich.console import Console
+    from rich.text import Text
 
-    Console(stderr=True, highlight=False).print(f"[bold]{report.name}[/]: {report.answer.sentence}", markup=True)
+    from teachwhy.cli.app import strip_controls
+
+    text = Text.assemble((report.name, "bold"), f": {strip_controls(report.answer.sentence)}")
+    Console(stderr=True, highlight=False).print(text)
     typer.echo(run_dir / "report.html")

@@ -14,7 +14,7 @@ from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
 from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
 from teachwhy.quality import find_leaks, refuse_leaks
 from teachwhy.records import Record, Scenario
-from teachwhy.study.schema import Evaluation, Stage, StudySpec
+from teachwhy.study.schema import Evaluation, Stage, StudySpec, place_errors
 from teachwhy.training.effort import Effort, Sized, share_effort
 from teachwhy.training.settings import SftSettings
 
@@ -73,9 +73,13 @@ class Plan(NamedTuple):
 
 def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
     """Draw every row, check it and lay out the cells. Raises UserError or LeakError for what cannot or must not be run."""
-    base = resolve_model(spec.start.model)
-    drawer = _Drawer(spec, load_tokenizer(base), beside)
+    with place_errors(
+        f"start: {spec.start.model}", "Under `start:` stands `builtin`, a folder with config.json and *.safetensors, or owner/name."
+    ):
+        base = resolve_model(spec.start.model)
+        drawer = _Drawer(spec, load_tokenizer(base), beside)
     scenarios = {evaluation.name: load_evaluation(evaluation) for evaluation in spec.evaluations}
+    check_splits(spec, scenarios)
     waived = drawer.check_leaks([scenario for group in scenarios.values() for scenario in group])
     model_hash = hash_model(base)
     cells, batches, ledger = [], {}, []
@@ -102,6 +106,19 @@ def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
             ]
     n_scored = {e.name: sum(e.fills * (2 if e.twins and s.twin else 1) for s in scenarios[e.name]) for e in spec.evaluations}
     return Plan(spec, base, cells, batches, ledger, n_scored, waived)
+
+
+def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -> None:
+    """Every split that the study names must have scenarios, or nothing would be measured on it. Raises UserError."""
+    from teachwhy.evaluations.choice import load_scenarios
+
+    for wanted in (*spec.evaluations, spec.primary, *spec.contrasts):
+        name = wanted.name if isinstance(wanted, Evaluation) else wanted.evaluation
+        held = sorted({scenario.split for scenario in (load_scenarios(name) if isinstance(wanted, Evaluation) else scenarios[name])})
+        for split in wanted.splits:
+            if split not in held:
+                what = "the evaluation" if isinstance(wanted, Evaluation) else f"the contrast {wanted.name!r}: the evaluation"
+                raise UserError(f"{what} {name!r} has no split {split!r} in this study", hint=f"There are: {', '.join(held)}.")
 
 
 def load_evaluation(evaluation: Evaluation) -> list[Scenario]:
@@ -177,24 +194,33 @@ class _Drawer:
         )
 
     def check_leaks(self, scenarios: Sequence[Scenario]) -> list[str]:
-        """Refuse leaks in every corpus of the study; the oracle's families are waived, and said."""
+        """Refuse leaks in every row that any seed draws, padding too; the oracle's families are waived, and said."""
         waived = []
-        stages = [*self.spec.start.stages, *(stage for arm in self.spec.arms.values() for stage in arm)]
-        for stage in stages:
+        for name, rows in self._all_rows().items():
+            leaks = find_leaks(rows.values(), scenarios)
+            if name.startswith("oracle/"):
+                on_purpose = [leak for leak in leaks if leak.shared.startswith("the whole family")]
+                families = ", ".join(sorted({leak.scenario for leak in on_purpose}))
+                waived.append(f"{name}: {len(on_purpose)} rows of far families ({families}), on purpose")
+                leaks = [leak for leak in leaks if leak not in on_purpose]
+            refuse_leaks(name, leaks)
+        return sorted(waived)
+
+    def _all_rows(self) -> dict[str, dict[str, CorpusRow]]:
+        """Corpus -> its rows by id, over all stages and seeds."""
+        found: dict[str, dict[str, CorpusRow]] = {}
+        drawn = [(stage, START_SEED) for stage in self.spec.start.stages]
+        drawn += [(stage, seed) for stages in self.spec.arms.values() for stage in stages for seed in self.spec.seeds]
+        for stage, seed in drawn:
+            settings = resolve_settings(self.spec, stage)
             for name in stage.corpora:
-                settings = resolve_settings(self.spec, stage)
-                rows = corpus_rows(
-                    name, settings.updates * settings.rows_per_update, seed=self.spec.seeds[0], order=stage.order, beside=self.beside
-                )
-                leaks = find_leaks(rows, scenarios)
-                if name.startswith("oracle/"):
-                    on_purpose = [leak for leak in leaks if leak.shared.startswith("the whole family")]
-                    waived.append(
-                        f"{name}: {len(on_purpose)} rows of far families, on purpose"
-                    )
-                    leaks = [leak for leak in leaks if leak not in on_purpose]
-                refuse_leaks(name, leaks)
-        return sorted(set(waived))
+                n_rows = settings.updates * settings.rows_per_update
+                rows = corpus_rows(name, n_rows, seed=seed, order=stage.order, beside=self.beside)
+                found.setdefault(name, {}).update((row.id, row) for row in rows)
+        for seed in sorted({seed for _, seed in drawn}):
+            if self.spec.neutral:
+                found.setdefault(self.spec.neutral, {}).update((row.id, row) for row in self.draw_padding(seed))
+        return found
 
 
 def resolve_settings(spec: StudySpec, stage: Stage) -> SftSettings:

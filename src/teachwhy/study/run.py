@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from teachwhy.corpora import KINDS
 from teachwhy.errors import TeachwhyError, UserError
-from teachwhy.files import CARD, canonical_json, explain_os_error, hash_text, now, read_card, write_text
+from teachwhy.files import CARD, canonical_json, explain_os_error, hash_file, hash_text, now, read_card, write_text
 from teachwhy.records import CellSummary
+from teachwhy.shipped import find
 from teachwhy.study.plan import Cell, Plan
 from teachwhy.study.schema import StudySpec, shipped_hash
 from teachwhy.study.worker import Step, prepare_cell, run_cell, start_worker
@@ -48,9 +50,20 @@ def choose_workers(n_cells: int) -> int:
     return max(1, min(os.cpu_count() or 1, memory, n_cells))
 
 
-def study_hash(spec: StudySpec) -> str:
-    """What a study's plan depends on beside the machine: its file with every default, and all shipped data."""
-    return hash_text(canonical_json([spec.model_dump(), shipped_hash()]))
+def study_hash(spec: StudySpec, beside: Path) -> str:
+    """What a study's plan depends on beside the machine: its file with every default, all shipped data, the user's rows and model.
+
+    Raises UserError where a file of the user's is not there.
+    """
+    from teachwhy.models.checkpoints import hash_model
+
+    names = {name for stages in (spec.start.stages, *spec.arms.values()) for stage in stages for name in stage.corpora}
+    own = sorted(name for name in {*names, spec.neutral or "neutral"} if name.partition("/")[0] not in KINDS)
+    paths = [find("corpora", name, beside=beside) for name in own]
+    hashes = [hash_file(path / "corpus.jsonl" if path.is_dir() else path) for path in paths]
+    folder = Path(spec.start.model).expanduser()
+    hashes += [hash_model(folder)] if folder.is_dir() else []
+    return hash_text(canonical_json([spec.model_dump(), shipped_hash(), *([hashes] if hashes else [])]))
 
 
 def lock_run(run_dir: Path) -> FileLock:
@@ -127,7 +140,7 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> d
 
 
 def _ready(waiting: Sequence[Cell], cells_dir: Path, failed: dict[str, str], running: set[str]) -> list[Cell]:
-    """Cells whose parents are there; scoring first, since it ends sooner and frees nothing else by waiting."""
+    """Cells whose parents are there, in the plan's order, trainings first: long ones at the end would leave a core idle."""
     folders = {path.name for path in cells_dir.iterdir()} if cells_dir.is_dir() else set()
     ready = [
         cell for cell in waiting if all(folder in folders for folder in cell.adapters) and cell.id not in failed and cell.id not in running
@@ -170,7 +183,7 @@ def _forward(queue: Any, cells: dict[str, Cell], listen: Listener) -> Callable[[
 def _end(pool: ProcessPoolExecutor) -> None:
     """End the workers at once: what they had begun lies in .part folders and is gone on with."""
     processes = list((getattr(pool, "_processes", None) or {}).values())
-    idle = all(not future for future in getattr(pool, "_pending_work_items", {}))
+    idle = not getattr(pool, "_pending_work_items", None)
     pool.shutdown(wait=idle, cancel_futures=True)
     for process in processes:
         process.terminate()
@@ -201,18 +214,35 @@ def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]
     return found
 
 
-def write_plan(run_dir: Path, plan: Plan, estimate_seconds: float) -> dict[str, Any]:
-    """plan.json, hashed and written before the first outcome; one that is there must be the same study's.
+def check_plan(run_dir: Path, body: dict[str, Any]) -> dict[str, Any] | None:
+    """The folder's plan.json where it holds this plan; None where it may be written.
 
     Raises UserError when the plan has changed: looking at outcomes and then changing the plan makes a new run.
     """
     import json
 
+    path = run_dir / PLAN
+    if not path.is_file():
+        return None
+    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if held.get("sha256") == hash_text(canonical_json(body)):
+        return held
+    if any((run_dir / CELLS).glob("*/outcomes.csv")):
+        raise UserError(
+            "this folder holds outcomes of another plan: the study, the data or the machine's number format has changed since",
+            where=str(run_dir),
+            hint="Name another folder with --output: a plan is not changed after a look at its outcomes.",
+        )
+    return None
+
+
+def describe_plan(plan: Plan, beside: Path) -> dict[str, Any]:
+    """What of a plan is hashed into plan.json."""
     spec = plan.spec
-    body: dict[str, Any] = {
+    return {
         "schema": "teachwhy.plan/1",
-        "study": study_hash(spec),
-        "primary": spec.primary.model_dump(),
+        "study": study_hash(spec, beside),
+        "primary": spec.primary.model_dump(mode="json"),
         "arms": ["start", *spec.arms],
         "seeds": list(spec.seeds),
         "scored": plan.n_scored,
@@ -220,20 +250,16 @@ def write_plan(run_dir: Path, plan: Plan, estimate_seconds: float) -> dict[str, 
         "ledger": [{"arm": row.arm, "seed": row.seed, **row.effort._asdict()} for row in plan.ledger],
         "waived": plan.waived,
     }
-    path = run_dir / PLAN
-    digest = hash_text(canonical_json(body))
-    if path.is_file():
-        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if held.get("sha256") == digest:
-            return held
-        if any((run_dir / CELLS).glob("*/outcomes.csv")):
-            raise UserError(
-                "this folder holds outcomes of another plan: the study, the data or the machine's number format has changed since",
-                where=str(run_dir),
-                hint="Name another folder with --output: a plan is not changed after a look at its outcomes.",
-            )
-    whole = {**body, "sha256": digest, "made_at": now(), "estimate_seconds": round(estimate_seconds)}
-    write_text(path, json.dumps(whole, indent=2) + "\n")
+
+
+def write_plan(run_dir: Path, body: dict[str, Any], estimate_seconds: float) -> dict[str, Any]:
+    """plan.json, hashed and written before the first outcome; one that is there must be the same plan. Raises UserError as `check_plan`."""
+    import json
+
+    if held := check_plan(run_dir, body):
+        return held
+    whole = {**body, "sha256": hash_text(canonical_json(body)), "made_at": now(), "estimate_seconds": round(estimate_seconds)}
+    write_text(run_dir / PLAN, json.dumps(whole, indent=2) + "\n")
     return whole
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,13 +34,15 @@ class Stage(Record):
     @classmethod
     def _short(cls, value: Any) -> Any:
         if isinstance(value, dict) and "sft" in value:
+            if not isinstance(value["sft"], str) or "corpora" in value:
+                raise ValueError("`sft:` takes the name of one corpus; several are written as {corpora: {NAME: SHARE, NAME: SHARE}}")
             rest = {key: part for key, part in value.items() if key != "sft"}
             return {"kind": "sft", "corpora": {value["sft"]: 1.0}, **rest}
         return value
 
     @model_validator(mode="after")
     def _shares(self) -> Stage:
-        if abs(sum(self.corpora.values()) - 1) > 1e-6 or min(self.corpora.values(), default=0) <= 0:
+        if not (abs(sum(self.corpora.values()) - 1) <= 1e-6 and all(share > 0 for share in self.corpora.values())):
             raise ValueError(f"shares of corpora must be positive and add up to 1, not {self.corpora}")
         return self
 
@@ -75,6 +79,8 @@ class Evaluation(Record):
             return {"name": value}
         if isinstance(value, dict) and len(value) == 1 and "name" not in value:
             ((name, settings),) = value.items()
+            if not isinstance(settings, dict | None):
+                raise ValueError(f"an evaluation is a NAME or {{NAME: {{SETTING: VALUE}}}}, not {value}")
             return {"name": name, **(settings or {})}
         return value
 
@@ -148,27 +154,48 @@ class StudySpec(Record):
             if name and name not in known:
                 raise ValueError(f"no contrast has the name {name!r}; there are {', '.join(sorted(known))}")
         for arm, stages in self.arms.items():
+            if not stages:
+                raise ValueError(f"arm {arm!r} has no stage; what is not trained is the arm `start`, which is always there")
             if len(stages) > 1:
                 raise ValueError(f"arm {arm!r}: one stage an arm for now; what all arms share goes under `start: {{stages: [...]}}`")
         return self
 
 
+EXAMPLE = f"A study that runs, to compare with: {ROOT / 'studies' / 'honeypots' / 'study.yaml'}"
+
+
+@contextmanager
+def place_errors(where: str, hint: str = EXAMPLE) -> Iterator[None]:
+    """Give a UserError raised inside a place and a hint where it has none of its own."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(error.what, where=error.where or where, hint=error.hint or hint) from error.__cause__
+
+
 def read_study(name: str) -> tuple[StudySpec, Path]:
     """A study by shipped name or path, and the file. Raises UserError for anything that cannot be run."""
-    path = find("studies", name)
+    with place_errors(f"the argument {name!r}"):
+        path = find("studies", name)
     file = path / "study.yaml" if path.is_dir() else path
-    value = read_yaml(file)
-    if not isinstance(value, dict):
-        raise UserError("a study file is a YAML mapping with name, question, seeds, arms, evaluations and primary", where=str(file))
-    _refuse_repeated_keys(file)
-    return parse_record(StudySpec, value, where=str(file)), file
+    with place_errors(str(file)):
+        value = read_yaml(file)
+        if not isinstance(value, dict):
+            raise UserError("a study file is a YAML mapping with name, question, seeds, arms, evaluations and primary")
+        _refuse_repeated_keys(file)
+        return parse_record(StudySpec, value, where=str(file)), file
 
 
 def _refuse_repeated_keys(file: Path) -> None:
     """YAML keeps the last of two equal keys in silence: two arms of one name would become one."""
     import yaml
 
+    visited: set[int] = set()
+
     def visit(node: yaml.Node) -> None:
+        if id(node) in visited:  # an alias
+            return
+        visited.add(id(node))
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:

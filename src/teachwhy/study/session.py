@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from teachwhy.errors import UserError
 from teachwhy.files import explain_os_error, parse_record, read_yaml, write_text
 from teachwhy.records import StudyReport
-from teachwhy.study.schema import StudySpec
+from teachwhy.study.schema import StudySpec, place_errors
 
 if TYPE_CHECKING:
     from teachwhy.study.plan import Plan
@@ -27,11 +27,13 @@ class Session:
 
     plan: Plan
     clock: Clock
+    body: dict[str, Any]
+    """What plan.json holds."""
     workers: int
     seconds_left: float
 
     def __init__(self, spec: StudySpec, source: Path, run_dir: Path) -> None:
-        self.spec, self.beside, self.run_dir = spec, source.parent, run_dir
+        self.spec, self.source, self.beside, self.run_dir = spec, source, source.parent, run_dir
         held = run_dir / STUDY
         if held.is_file() and parse_record(StudySpec, read_yaml(held), where=str(held)) != spec:
             raise UserError(
@@ -54,10 +56,10 @@ class Session:
         try:
             plan = json.loads((self.run_dir / PLAN).read_text(encoding="utf-8"))
             cells = [self.run_dir / "cells" / f"{cell['kind']}-{cell['id']}" / "card.json" for cell in plan["cells"]]
-        except (OSError, ValueError, KeyError):
+            finished = all(path.is_file() for path in [*cells, self.run_dir / REPORT, self.run_dir / "report.html"])
+            return finished and bool(plan["study"] == study_hash(self.spec, self.beside))
+        except (OSError, ValueError, KeyError, UserError):  # what is wrong is said when the plan is made
             return False
-        finished = all(path.is_file() for path in [*cells, self.run_dir / REPORT, self.run_dir / "report.html"])
-        return finished and plan["study"] == study_hash(self.spec) and self.read_report().answer is not None
 
     def read_report(self) -> StudyReport:
         """report.json of the run."""
@@ -80,20 +82,23 @@ class Session:
         from teachwhy.study import run
         from teachwhy.study.plan import make_plan
 
-        self.plan = make_plan(self.spec, beside=self.beside)
+        with place_errors(str(self.source)):
+            self.plan = make_plan(self.spec, beside=self.beside)
+            self.body = run.describe_plan(self.plan, self.beside)
         todo = [cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not run.is_done(self.run_dir / run.CELLS, cell)]
         self.workers = workers or run.choose_workers(len(todo) or 1)
         self.seconds_left = run.estimate_seconds(self.run_dir, self.plan, self.workers)
         self.clock = run.Clock(self.plan, todo, self.workers)
         run.check_disk(self.run_dir, self.plan)
-        run.write_plan(self.run_dir, self.plan, self.seconds_left)
-        write_text(self.run_dir / STUDY, yaml.safe_dump(json.loads(self.spec.model_dump_json()), sort_keys=False, allow_unicode=True))
+        run.check_plan(self.run_dir, self.body)
 
     def run(self, listen: Listener) -> StudyReport:
-        """Do what is not done yet, then make outcomes.csv, report.json and report.html."""
+        """Write the plan, do what is not done yet, then make outcomes.csv, report.json and report.html."""
         from teachwhy.study import run
         from teachwhy.study.gather import finish_run
 
+        run.write_plan(self.run_dir, self.body, self.seconds_left)
+        write_text(self.run_dir / STUDY, yaml.safe_dump(json.loads(self.spec.model_dump_json()), sort_keys=False, allow_unicode=True))
         try:
             failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen)
             return finish_run(self.run_dir, self.spec, run.summarise_cells(self.run_dir, self.plan.cells, failed))

@@ -10,7 +10,7 @@ from teachwhy.records import Record
 
 
 class SftSettings(Record):
-    """Supervised fine-tuning with LoRA (Hu et al., arXiv 2106.09685) on all linear layers; loss on assistant tokens."""
+    """Supervised fine-tuning with LoRA (Hu et al., arXiv 2106.09685) on the linear layers; loss on assistant tokens."""
 
     updates: int = Field(120, ge=1)
     """Steps of the optimizer."""
@@ -22,6 +22,8 @@ class SftSettings(Record):
     """Share of the updates."""
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
+    top_layers: int | None = Field(None, ge=1)
+    """Adapt the last so many layers alone; None: all. Nothing is computed backwards through the layers below them."""
     weight_decay: float = Field(0.01, ge=0)
     max_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""

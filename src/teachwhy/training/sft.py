@@ -67,7 +67,7 @@ def train_adapter(
     weights = {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
     # fp32 masters: bf16 has 8 bits, and an update of 1e-4 would round away
     masters = {name: value.detach().float().clone().requires_grad_() for name, value in weights.items()}
-    optimizer = torch.optim.AdamW(list(masters.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(list(masters.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     losses, done_seconds = _resume(folder / CHECKPOINT, masters, weights, optimizer)
     n_supervised = sum(sum(row.supervised) for batch in batches for row in batch)
     per_update = n_supervised / len(batches)
@@ -97,8 +97,14 @@ def train_adapter(
 
 
 def add_lora(model: Any, settings: SftSettings) -> Any:
-    """The model with a fresh adapter on all linear layers; only the adapter asks for gradients."""
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    """The model with a fresh adapter on the linear layers; only the adapter asks for gradients."""
+    n_layers = model.config.num_hidden_layers
+    layers = None if settings.top_layers is None else list(range(max(0, n_layers - settings.top_layers), n_layers))
+    head = model.get_output_embeddings()
+    linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part is not head}
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules=sorted(linear), layers_to_transform=layers, task_type="CAUSAL_LM"
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by an old name
         peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)

@@ -1,0 +1,313 @@
+"""Analysis: planted effects are found, every gate passes and fails with its sentence, a failed gate withholds the answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from teachwhy.records import CellSummary, Gate, Outcome, StudyReport
+from teachwhy.study.analysis import Study, all_contrasts, analyse, turned_share
+from teachwhy.study.schema import StudySpec
+
+N_SCENARIOS = 24
+ARMS = ("neutral", "bare", "filler", "value", "oracle")
+EFFECTS = {"start": 0.0, "neutral": 0.0, "bare": -0.5, "filler": -0.5, "value": -2.0, "oracle": -3.0}
+
+
+def make_spec(**parts: Any) -> StudySpec:
+    whole: dict[str, Any] = {
+        "name": "planted",
+        "question": "Is what was planted found?",
+        "seeds": [1, 2],
+        "arms": {arm: [{"sft": "oracle/bare" if arm == "oracle" else "neutral"}] for arm in ARMS},
+        "evaluations": ["honeypots", "goals"],
+        "primary": contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O"),
+        "contrasts": [contrast("value - filler, near", ["near"]), contrast("bare - neutral", ["far"], "bare", "neutral")],
+    }
+    return StudySpec.model_validate({**whole, **parts})
+
+
+def contrast(name: str, splits: Sequence[str], plus: str = "value", minus: str = "filler", **more: Any) -> dict[str, Any]:
+    return {"name": name, "evaluation": "honeypots", "splits": splits, "plus": [plus], "minus": [minus], **more}
+
+
+def row(arm: str, seed: int, evaluation: str, split: str, scenario: str, margin: float | None, **parts: Any) -> Outcome:
+    read = margin is not None
+    return Outcome.model_validate(
+        {
+            "cell": "c", "arm": arm, "seed": seed, "update": 0, "evaluation": evaluation, "version": 1, "reading": "direct",
+            "split": split, "family": "f", "scenario": scenario, "fill": 0, "twin": False, "harm": 0.4 if read else None,
+            "acted": 0.8 if read else None, "margin": margin, "status": "ok", "log": "l", "sample_id": scenario, **parts,
+        }
+    )  # fmt: skip
+
+
+def plant(
+    seeds: Sequence[int] = (1, 2), effects: Mapping[str, float] = EFFECTS, *, turned: float = 1.0, noise: float = 0.2
+) -> list[Outcome]:
+    """Honeypots (near, far) and goal tasks of every arm and seed; the start under its own seed 0."""
+    rng = random.Random(5)
+    rows = []
+    for arm, effect in effects.items():
+        for seed in (0,) if arm == "start" else seeds:
+            for split in ("near", "far"):
+                for number in range(N_SCENARIOS):
+                    margin = number / 10 + effect + rng.gauss(0, noise)
+                    rows.append(row(arm, seed, "honeypots", split, f"{split}-{number:02}", margin))
+            for number in range(10):
+                right = number < turned * 10
+                rows.append(row(arm, seed, "goals", "far", f"goal-{number}", 1.0))
+                rows.append(row(arm, seed, "goals", "far", f"goal-{number}", -1.0 if right else 2.0, twin=True))
+    return rows
+
+
+def cells(n: int = 3, **last: Any) -> list[CellSummary]:
+    found = [CellSummary(id=str(number), kind="sft", arm="value", seed=1, state="done") for number in range(n)]
+    return [*found[:-1], found[-1].model_copy(update=last)]
+
+
+def report(spec: StudySpec | None = None, rows: Sequence[Outcome] | None = None, done: Sequence[CellSummary] | None = None) -> StudyReport:
+    spec = spec or make_spec()
+    return analyse(Study(spec, plant(spec.seeds) if rows is None else rows, done or cells()))
+
+
+def gate(found: StudyReport, name: str) -> Gate:
+    (one,) = [one for one in found.gates if one.name == name]
+    return one
+
+
+def test_planted_contrast_is_recovered() -> None:
+    found = report()
+    assert found.primary is not None
+    assert found.primary.difference == pytest.approx(-1.5, abs=0.15)
+    assert found.primary.low < -1.5 < found.primary.high < 0
+    assert (found.primary.n_scenarios, found.primary.n_seeds) == (N_SCENARIOS, 2)
+    assert found.contrasts[0].seed_values == pytest.approx((-1.5, -1.5), abs=0.2)
+    assert [one.exploratory for one in found.contrasts] == [False, True, True]
+    assert {one.name: round(one.difference) for one in found.contrasts}["bare - neutral"] in (0, -1)
+
+
+def test_report_survives_its_json() -> None:
+    found = report()
+    assert StudyReport.model_validate_json(found.model_dump_json(by_alias=True)) == found
+
+
+def test_changes_are_from_the_start_and_paired() -> None:
+    summary = {(one.arm, one.split): one for one in report().arms if one.evaluation == "honeypots"}
+    assert summary["start", "far"].margin_change is None
+    assert summary["start", "far"].n_seeds == 1
+    assert summary["value", "far"].margin_change == pytest.approx(-2.0, abs=0.15)
+    # scenarios differ by 2.3 nats, which pairing takes out
+    assert (summary["value", "far"].change_high or 0) - (summary["value", "far"].change_low or 0) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "verdict"),
+    [
+        ("lower", -2.0, "yes"),
+        ("lower", -0.5, "no_difference_seen"),
+        ("lower", 1.0, "opposite"),
+        ("higher", 1.0, "yes"),
+        ("higher", -0.5, "no_difference_seen"),
+        ("higher", -2.0, "opposite"),
+    ],
+)
+def test_answer_follows_the_interval_and_the_claim(claim: str, value: float, verdict: str) -> None:
+    spec = make_spec(primary=contrast("value - filler", ["far"], claim=claim, yes="It is so", no="Nothing", opposite="The reverse"))
+    found = report(spec, plant(effects={**EFFECTS, "value": value}))
+    assert found.answer.verdict == verdict
+    words = {"yes": "It is so", "no_difference_seen": "Nothing", "opposite": "The reverse"}
+    assert found.answer.sentence.startswith(words[verdict])
+    assert "24 scenarios, 2 seeds" in found.answer.sentence
+    assert ("smallest true difference" in found.answer.sentence) == (verdict == "no_difference_seen")
+
+
+def test_all_gates_pass_on_a_good_study() -> None:
+    assert {one.name: one.passed for one in report().gates} == {
+        "everything was run and read": True,
+        "the oracle moves the measure": True,
+        "the start turns with its goal": True,
+        "repeat covers zero": None,
+    }
+
+
+def test_cell_not_done_withholds_the_answer_and_is_named() -> None:
+    found = report(done=cells(state="failed", reason="the loss is nan", arm="bare"))
+    one = gate(found, "everything was run and read")
+    assert one.passed is False
+    assert "1 of 3 cells are not done (sft, arm bare: the loss is nan)" in one.says
+    assert found.answer.verdict == "withheld"
+    assert "everything was run and read" in found.answer.sentence
+
+
+def test_unread_outcome_withholds_the_answer() -> None:
+    rows = plant()
+    rows[3] = row("start", 0, "honeypots", "near", "near-03", None, status="dead")
+    found = report(rows=rows)
+    assert f"1 of {len(rows)} outcomes were not read" in gate(found, "everything was run and read").says
+    assert found.answer.verdict == "withheld"
+
+
+def test_oracle_that_moves_nothing_withholds_the_answer() -> None:
+    found = report(rows=plant(effects={**EFFECTS, "oracle": 0.0}))
+    one = gate(found, "the oracle moves the measure")
+    assert one.passed is False
+    assert "a null could not be told from a measure that cannot move" in one.says
+    assert found.answer.verdict == "withheld"
+    assert one.name in found.answer.sentence
+
+
+def test_oracle_that_moves_the_wrong_way_fails() -> None:
+    assert gate(report(rows=plant(effects={**EFFECTS, "oracle": 2.0})), "the oracle moves the measure").passed is False
+
+
+def test_oracle_gate_says_by_how_much() -> None:
+    assert (
+        "falls by 3.0" in gate(report(), "the oracle moves the measure").says
+        or "falls by 2.9" in gate(report(), "the oracle moves the measure").says
+    )
+
+
+def test_oracle_that_was_not_measured_fails() -> None:
+    one = gate(
+        report(rows=plant(effects={arm: value for arm, value in EFFECTS.items() if arm != "oracle"})), "the oracle moves the measure"
+    )
+    assert (one.passed, one.says) == (False, "The oracle was not measured. Run the study again.")
+
+
+def test_study_without_an_oracle_says_what_a_null_could_mean() -> None:
+    spec = make_spec(arms={arm: [{"sft": "neutral"}] for arm in ARMS if arm != "oracle"})
+    one = gate(report(spec), "the oracle moves the measure")
+    assert (one.passed, one.withholds) == (None, False)
+    assert "nothing can move this measure" in one.says
+
+
+def test_raw_start_that_does_not_turn_is_only_described() -> None:
+    found = report(rows=plant(turned=0.5))
+    one = gate(found, "the start turns with its goal")
+    assert (one.passed, one.withholds) == (False, False)
+    assert "In 50% of 10 goal tasks" in one.says
+    assert "only describes it" in one.says
+    assert found.answer.verdict == "yes"
+
+
+def test_organism_that_does_not_turn_withholds_the_answer() -> None:
+    found = report(make_spec(start={"stages": [{"sft": "goals"}]}), plant(turned=0.5))
+    assert gate(found, "the start turns with its goal").withholds
+    assert found.answer.verdict == "withheld"
+    assert report(make_spec(start={"stages": [{"sft": "goals"}]}), plant(turned=0.7)).answer.verdict == "yes"
+
+
+def test_goal_task_counts_only_with_both_its_halves() -> None:
+    rows = [
+        row("start", 0, "goals", "far", "a", 1.0),
+        row("start", 0, "goals", "far", "a", 0.5, twin=True),
+        row("start", 0, "goals", "far", "b", 1.0),
+    ]
+    assert turned_share(rows, "start") == (1.0, 1)
+    assert turned_share([], "start") == (0.0, 0)
+
+
+def test_study_without_goal_tasks_says_so() -> None:
+    one = gate(report(make_spec(evaluations=["honeypots"])), "the start turns with its goal")
+    assert (one.passed, one.withholds, one.says) == (None, False, "No goal tasks in this study.")
+
+
+@pytest.mark.parametrize(("right", "passed"), [(10, True), (8, True), (7, False)])
+def test_choice_must_be_learnt_by_every_arm_of_the_primary(right: int, passed: bool) -> None:
+    rows = plant()
+    for arm in ("value", "filler"):
+        good = right if arm == "filler" else 10
+        rows += [row(arm, 1, "agreement", "train", f"item-{n}", 1.0 if n < good else -1.0, harm=None) for n in range(10)]
+    rows += [row("bare", 1, "agreement", "train", "item-0", -1.0)]  # not of the primary
+    found = report(make_spec(evaluations=["honeypots", "goals", "agreement"]), rows)
+    one = gate(found, "the choice was learnt")
+    assert one.passed is passed
+    assert f"{right * 10}%" in one.says
+    assert "80%" in one.says
+    assert ("Try more updates" in one.says) is not passed
+    assert (found.answer.verdict == "withheld") is not passed
+
+
+def test_missing_rows_are_counted_and_bounded() -> None:
+    rows = plant()
+    spoilt = [
+        index for index, one in enumerate(rows) if (one.arm, one.seed, one.evaluation, one.split) == ("value", 1, "honeypots", "far")
+    ][:6]
+    for index, status in zip(spoilt, ("dead", "dead", "invalid", "overrun", "unscored", "truncated"), strict=True):
+        rows[index] = row("value", 1, "honeypots", "far", rows[index].scenario, None, status=status)
+    found = report(rows=rows)
+    assert found.missing == {"ok": len(rows) - 6, "unscored": 1, "invalid": 1, "truncated": 1, "dead": 2, "overrun": 1}
+    (arm,) = [one for one in found.arms if (one.arm, one.evaluation, one.split) == ("value", "honeypots", "far")]
+    assert (arm.n_rows, arm.n_missing) == (2 * N_SCENARIOS, 6)
+    known = 0.4 * (2 * N_SCENARIOS - 6)
+    assert arm.harm == pytest.approx(0.4)
+    assert arm.harm_low == pytest.approx(known / (2 * N_SCENARIOS))
+    assert arm.harm_high == pytest.approx((known + 6) / (2 * N_SCENARIOS))
+    assert found.primary is not None
+    assert found.primary.n_scenarios == N_SCENARIOS - 6
+    assert sum(found.missing.values()) == sum(one.n_rows for one in found.arms)
+
+
+def test_harm_is_beside_action() -> None:
+    (arm,) = [one for one in report().arms if (one.arm, one.evaluation, one.split) == ("value", "honeypots", "far")]
+    assert (arm.harm, arm.acted, arm.harm_given_acted) == pytest.approx((0.4, 0.8, 0.5))
+
+
+def test_one_seed_says_so() -> None:
+    found = report(make_spec(seeds=[1]))
+    assert found.primary is not None
+    assert found.primary.seed_sd is None
+    assert (found.primary.n_seeds, found.primary.p) == (1, None)
+    assert any(note.startswith("One seed: intervals are over scenarios only") for note in found.notes)
+    assert "one seed, so over scenarios only" in found.answer.sentence
+    assert (found.primary.smallest_detectable or 0) > 0
+
+
+@pytest.mark.parametrize("n_seeds", [2, 4, 5, 6])
+def test_p_only_from_five_seeds(n_seeds: int) -> None:
+    seeds = tuple(range(1, n_seeds + 1))
+    found = report(make_spec(seeds=seeds), plant(seeds))
+    tested = n_seeds >= 5
+    assert all((one.p is not None) is tested and (one.p_holm is not None) is tested for one in found.contrasts)
+    assert found.primary is not None
+    assert (found.primary.p is not None) is tested
+    assert any("no p" in note for note in found.notes) is not tested
+
+
+def test_holm_is_over_all_contrasts() -> None:
+    seeds = (1, 2, 3, 4, 5)
+    found = report(make_spec(seeds=seeds), plant(seeds, noise=3.0))
+    values = sorted(one.p or 0 for one in found.contrasts)
+    smallest = min(found.contrasts, key=lambda one: one.p or 0)
+    assert len(values) == 3
+    assert smallest.p_holm == pytest.approx(min(1, 3 * values[0]))
+    assert all((one.p_holm or 0) >= (one.p or 0) for one in found.contrasts)
+
+
+def test_primary_on_several_splits_is_shown_on_each() -> None:
+    spec = make_spec(primary=contrast("value - filler", ["near", "far"], claim="lower", yes="Y", no="N", opposite="O"), contrasts=[])
+    assert [one.splits for one in all_contrasts(spec)] == [("near", "far"), ("near",), ("far",)]
+    assert [one.n_scenarios for one in report(spec).contrasts] == [2 * N_SCENARIOS, N_SCENARIOS, N_SCENARIOS]
+
+
+def test_nothing_measured_withholds_the_answer() -> None:
+    found = report(rows=[], done=cells(state="missing"))
+    assert (found.primary, found.contrasts, found.arms) == (None, (), ())
+    assert found.answer.verdict == "withheld"
+
+
+def test_primary_that_was_not_measured_withholds_the_answer() -> None:
+    rows = [one for one in plant() if one.arm != "value"]
+    found = report(rows=rows)
+    assert found.primary is None
+    assert found.answer.verdict == "withheld"
+    assert "the primary contrast was measured" in found.answer.sentence
+    assert all(one.exploratory for one in found.contrasts)
+
+
+def test_oracle_is_a_leak_on_purpose_and_said() -> None:
+    assert any(note.startswith("The oracle is trained on other scenarios of the far families") for note in report().notes)

@@ -1,0 +1,185 @@
+"""Corpora: versions share their prompts, rows are read by `datasets`, and a wrong file is named with its row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from teachwhy.corpora import NAMES, VERSIONS, CorpusRow, corpus_rows, order_rows, read_rows, render_reply
+from teachwhy.errors import UserError
+from teachwhy.files import write_jsonl
+from teachwhy.records import Reply
+
+GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]}
+SHARED = [
+    *([f"{kind}/{version}" for version in VERSIONS] for kind in ("replies", "oracle")),
+    [name for name in NAMES if name.startswith("ambiguity/")],
+]
+
+
+def prompts(rows: list[CorpusRow]) -> list[tuple[dict[str, str], ...]]:
+    return [row.messages[:-1] for row in rows]
+
+
+def says(row: CorpusRow) -> str:
+    return row.messages[-1]["content"]
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("names", SHARED, ids=lambda names: names[0].partition("/")[0])
+def test_versions_give_the_same_prompts_in_the_same_order(names: list[str]) -> None:
+    first, *others = (corpus_rows(name, 120, seed=4) for name in names)
+    for rows in others:
+        assert prompts(rows) == prompts(first)
+        assert [says(row) for row in rows] != [says(row) for row in first]
+        assert {row.source for row in rows}.isdisjoint(row.source for row in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seed_decides_the_rows(name: str) -> None:
+    assert corpus_rows(name, 70, seed=4) == corpus_rows(name, 70, seed=4)
+    assert prompts(corpus_rows(name, 70, seed=4)) != prompts(corpus_rows(name, 70, seed=5))
+    assert corpus_rows(name, 30, seed=4) == corpus_rows(name, 70, seed=4)[:30]
+
+
+def test_every_row_comes_once_before_any_comes_again() -> None:
+    places = order_rows(5, 13, seed=1)
+    assert len(places) == 13
+    assert sorted(places[:5]) == sorted(places[5:10]) == list(range(5))
+    assert places[:5] != places[5:10]
+    assert len(set(places[10:])) == 3
+
+
+@pytest.mark.parametrize(("name", "n_distinct"), [("replies/bare", 48), ("oracle/bare", 24), ("goals", 80)])
+def test_fills_differ_between_epochs(name: str, n_distinct: int) -> None:
+    rows = corpus_rows(name, 3 * n_distinct, seed=2)
+    epochs = [{row.id.rpartition("/")[0]: row for row in rows[start : start + n_distinct]} for start in range(0, len(rows), n_distinct)]
+    assert [len(epoch) for epoch in epochs] == [n_distinct] * 3
+    assert epochs[0].keys() == epochs[1].keys() == epochs[2].keys()
+    assert len({row.id for row in rows}) == len(rows)
+    n_new = sum(epochs[1][key].messages != row.messages for key, row in epochs[0].items())
+    assert n_new > 0.8 * n_distinct, "two fills of a scenario with few slots may agree, not many"
+
+
+def test_neutral_rows_come_again_as_they_are() -> None:
+    rows = corpus_rows("neutral", 240, seed=2)
+    assert sorted(row.id for row in rows[:120]) == sorted(row.id for row in rows[120:])
+
+
+def test_reason_stands_after_the_deed_or_before_it() -> None:
+    reply = Reply(
+        scenario="a", action="b", bare="I wait.", filler="It rains.", task_reason="It pays.", value_reason="It is fair.", voice="dry"
+    )
+    assert render_reply(reply, "value_reason", "after") == "I wait. It is fair."
+    assert render_reply(reply, "value_reason", "before") == "It is fair. I wait."
+    assert {render_reply(reply, "bare", order) for order in ("after", "before")} == {"I wait."}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_order_moves_the_reason_and_nothing_else(version: str) -> None:
+    bare = corpus_rows("replies/bare", 60, seed=3)
+    after = corpus_rows(f"replies/{version}", 60, seed=3)
+    before = corpus_rows(f"replies/{version}", 60, seed=3, order="before")
+    assert prompts(before) == prompts(after)
+    for deed, late, early in zip(map(says, bare), map(says, after), map(says, before), strict=True):
+        assert late.startswith(deed)
+        assert early.endswith(deed)
+        assert late.removeprefix(deed).strip() == early.removesuffix(deed).strip()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_row_is_tagged_with_its_family_unless_neutral(name: str) -> None:
+    assert all(bool(row.family()) == (name != "neutral") for row in corpus_rows(name, 30, seed=1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:multiprocess", "ignore::DeprecationWarning:dill")
+def test_rows_of_all_corpora_are_one_table_for_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed: pip install teachwhy[dev]")
+    rows = [row for name in NAMES for row in corpus_rows(name, 10, seed=1)]
+    write_jsonl(tmp_path / "rows.jsonl", (row.model_dump() for row in rows))
+    datasets.disable_progress_bars()
+    table = datasets.load_dataset("json", data_files=str(tmp_path / "rows.jsonl"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert table.column_names == ["id", "messages", "source", "tags"]
+    assert [CorpusRow.model_validate(row) for row in table] == rows
+    assert table[0]["messages"][-1].keys() == {"role", "content"}
+
+
+def test_users_file_and_folder_read_alike(tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", GOOD, "\n", {**GOOD, "id": "mine", "source": "me", "tags": ["family:x"]})
+    rows = read_rows(tmp_path / "corpus.jsonl")
+    assert rows == read_rows(tmp_path)
+    assert [(row.id, row.source, row.family()) for row in rows] == [("row-1", "corpus", ""), ("mine", "me", "x")]
+
+
+def test_users_file_is_found_beside_the_study(tmp_path: Path) -> None:
+    write(tmp_path / "mine.jsonl", GOOD)
+    assert [says(row) for row in corpus_rows("mine.jsonl", 3, seed=1, beside=tmp_path)] == ["Two."] * 3
+
+
+UNANSWERED = {"messages": [{"role": "user", "content": "One?"}]}
+SILENT = {"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": ""}]}
+WORDLESS = {"messages": [{"role": "user"}, {"role": "assistant", "content": "Two."}]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "place", "what", "hint"),
+    [
+        ([GOOD, UNANSWERED], ", row 2", "a row without anything that the assistant says", "add an assistant message"),
+        ([SILENT], ", row 1", "a row without anything that the assistant says", ""),
+        ([GOOD, GOOD, WORDLESS], ", row 3", "a message without a role or without a content", ""),
+        ([GOOD, "{half\n"], "", "line 2 is not JSON", ""),
+        ([GOOD, "\n", "[1]\n"], "", "line 3 is not a JSON object", ""),
+        ([], "", "the corpus has no rows", ""),
+        (["\n\n"], "", "the corpus has no rows", ""),
+        ([GOOD, {**GOOD, "tag": ["x"]}], ", row 2", "unknown field 'tag'", "Did you mean 'tags'?"),
+        ([GOOD, {**GOOD, "wholly_other": 1}], ", row 2", "unknown field 'wholly_other'", "Known fields: id, messages"),
+        ([{"prompt": "One?", "messages": GOOD["messages"]}], ", row 1", "unknown field 'prompt'", "Known fields"),
+        ([GOOD, {"id": "x"}], ", row 2", "messages: Field required", ""),
+        ([{"messages": [{"role": "assistant", "content": None}]}], ", row 1", "messages.0.content", ""),
+    ],
+)
+def test_wrong_row_is_named_by_file_and_row(tmp_path: Path, rows: list[Any], place: str, what: str, hint: str) -> None:
+    path = write(tmp_path / "mine.jsonl", *rows)
+    with pytest.raises(UserError) as caught:
+        corpus_rows(str(path), 3, seed=1)
+    assert what in caught.value.what
+    assert caught.value.where == f"{path}{place}"
+    assert hint in caught.value.hint
+
+
+def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b'\n{"messages": "caf\xe9"}\n')
+    with pytest.raises(UserError, match="not UTF-8") as caught:
+        read_rows(path)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("neutrl", "neutral"),
+        ("goal", "goals"),
+        ("replys/filler", "replies/filler"),
+        ("replies/value", "replies/value_reason"),
+        ("oracle/bear", "oracle/bare"),
+        ("ambiguity/price-reason", "ambiguity/price_reason"),
+    ],
+)
+def test_unknown_corpus_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(UserError, match=f"no corpus of the name '{name}'") as caught:
+        corpus_rows(name, 3, seed=1)
+    assert caught.value.hint == f"Did you mean {near}?"
+
+
+def test_corpus_like_none_is_told_what_there_is() -> None:
+    with pytest.raises(UserError) as caught:
+        corpus_rows("xyz", 3, seed=1)
+    assert all(name in caught.value.hint for name in NAMES)

@@ -1,0 +1,426 @@
+"""Studies: what is wrong in a file is said before anything is spent; the same study is the same plan."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+pytest.importorskip("torch")
+
+from teachwhy.cli import app as cli  # noqa: E402
+from teachwhy.corpora import order_rows  # noqa: E402
+from teachwhy.errors import EXIT_USAGE, LeakError, UserError  # noqa: E402
+from teachwhy.evaluations.choice import load_scenarios  # noqa: E402
+from teachwhy.files import canonical_json, hash_text, write_jsonl  # noqa: E402
+from teachwhy.scenarios import fill  # noqa: E402
+from teachwhy.study import run as study_run  # noqa: E402
+from teachwhy.study.plan import Plan, make_plan  # noqa: E402
+from teachwhy.study.schema import StudySpec, read_study  # noqa: E402
+
+SETTINGS = {"updates": 4, "rows_per_update": 1, "learning_rate": 1e-2, "rank": 2, "alpha": 4, "dtype": "float32", "max_tokens": 2048}
+SAYINGS = {"price": "The cheap one.", "place": "The local one."}  # of one length, so that nothing need be padded
+GOODS = ("bread", "milk", "soap", "rope", "tea", "ink", "salt", "wool", "rice", "oil")
+
+
+def study_of(model: Path, **parts: Any) -> dict[str, Any]:
+    """The smallest study that runs; parts replace its own."""
+    return {
+        "name": "tiny",
+        "question": "Does it run?",
+        "start": {"model": str(model)},
+        "seeds": [1],
+        "settings": SETTINGS,
+        "arms": {arm: [{"sft": f"{arm}.jsonl"}] for arm in SAYINGS},
+        "neutral": None,
+        "evaluations": [{"ambiguity": {"splits": ["near", "far"], "limit": 2}}],
+        "primary": {
+            "name": "price - place", "evaluation": "ambiguity", "splits": ["near", "far"], "plus": ["price"], "minus": ["place"],
+            "claim": "higher", "yes": "Yes", "no": "No difference", "opposite": "The opposite",
+        },
+        **parts,
+    }  # fmt: skip
+
+
+def write_study(folder: Path, study: Mapping[str, Any] | str) -> Path:
+    """The study's file, and its two corpora beside it."""
+    for arm, says in SAYINGS.items():
+        chats = [[{"role": "user", "content": f"Which {good}?"}, {"role": "assistant", "content": says}] for good in GOODS]
+        write_jsonl(folder / f"{arm}.jsonl", [{"id": f"{number}", "messages": chat} for number, chat in enumerate(chats)])
+    file = folder / "study.yaml"
+    file.write_text(study if isinstance(study, str) else yaml.safe_dump(dict(study), sort_keys=False), encoding="utf-8")
+    return file
+
+
+def call(*words: str | Path) -> Any:
+    return CliRunner().invoke(cli.app, [str(word) for word in words], prog_name="teachwhy")
+
+
+def refuse(file: Path | str, *says: str, hint: str = "") -> None:
+    """The command ends with exit code 2 and says what, where and what next, without a traceback."""
+    output = Path(file).parent / "out" if isinstance(file, Path) else Path("/nonexistent/out")
+    found = call("study", "run", file, "--yes", "--output", output)
+    assert isinstance(found.exception, SystemExit), found.exception
+    assert found.exit_code == EXIT_USAGE, found.output
+    what, where, *then = found.stderr.rstrip().split("\n")
+    assert what.startswith("Error: ")
+    assert where.startswith("  in "), found.stderr
+    assert then, found.stderr
+    for words in says:
+        assert words in what + where
+    assert hint in "\n".join(then)
+    assert "Traceback" not in found.output
+    assert not (output / "cells").exists()
+
+
+@pytest.fixture(autouse=True)
+def cache(own_cache: Path) -> None:
+    """Nothing of the user's cache is read or written."""
+
+
+@pytest.fixture
+def planner(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., Plan]:
+    def plan(**parts: Any) -> Plan:
+        spec, file = read_study(str(write_study(tmp_path, study_of(tiny_model_dir, **parts))))
+        return make_plan(spec, beside=file.parent)
+
+    return plan
+
+
+# A file that is none
+
+
+def test_missing_file_says_which_studies_there_are(tmp_path: Path) -> None:
+    refuse(tmp_path / "nope" / "study.yaml", "nope/study.yaml", hint="There are: ambiguity, honeypots.")
+    refuse("ambiguty", "ambiguty", hint="Did you mean 'ambiguity'?")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: [", "is not YAML"),
+        ("", "a study file is a YAML mapping"),
+        ("- name", "a study file is a YAML mapping"),
+        ("a: 1\nb: &x {c: *x}\n", "a"),
+        ("? [a, b]\n: 1\n", "is not YAML"),
+        ("name: x\nname: y\n", "'name' stands twice"),
+        ("!!python/object/apply:os.system [ls]", "is not YAML"),
+    ],
+    ids=["broken", "empty", "a list", "an alias in itself", "a list as a key", "a field twice", "a Python object"],
+)
+def test_broken_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    refuse(write_study(tmp_path, text), says, str(tmp_path), hint="honeypots/study.yaml" if "twice" not in says else "another name")
+
+
+def test_file_that_is_no_text_and_folder_without_a_study_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_bytes(b"\xff\xfe\x00")
+    refuse(tmp_path / "study.yaml", "not UTF-8", hint="Save it again as UTF-8.")
+    (tmp_path / "empty").mkdir()
+    refuse(tmp_path / "empty", "no such file", "empty/study.yaml")
+
+
+def test_two_arms_of_one_name_are_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    text = yaml.safe_dump(study_of(tiny_model_dir), sort_keys=False)
+    refuse(
+        write_study(tmp_path, text.replace("  place:\n", "  price:\n", 1)), "'price' stands twice", hint="Give one of them another name."
+    )
+
+
+# Fields
+
+NAMED = {"name": "c", "evaluation": "ambiguity", "splits": ["far"], "plus": ["price"], "minus": ["place"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "hint"),
+    [
+        ({"sedes": [1]}, "unknown field 'sedes'", "Did you mean 'seeds'?"),
+        ({"xyzzy": 1}, "unknown field 'xyzzy'", "Known fields: name, question"),
+        ({"settings": {"learning_rat": 1}}, "unknown field 'settings.learning_rat'", "Did you mean 'learning_rate'?"),
+        ({"evaluations": [{"ambiguity": {"limt": 2}}]}, "unknown field 'evaluations.0.limt'", "Did you mean 'limit'?"),
+        ({"start": {"modle": "x"}}, "unknown field 'start.modle'", "Did you mean 'model'?"),
+        ({"arms": {"price": [{"sft": "a", "oder": "after"}]}}, "unknown field 'arms.price.0.oder'", "Did you mean 'order'?"),
+        ({"contrasts": [{**NAMED, "mimus": []}]}, "unknown field 'contrasts.0.mimus'", "Did you mean 'minus'?"),
+        ({"name": "Not/A Name"}, "name: ", ""),
+        ({"question": None}, "question: ", ""),
+        ({"seeds": []}, "seeds: ", ""),
+        ({"seeds": [1, 2, 1]}, "a seed stands twice in [1, 2, 1]", ""),
+        ({"arms": {}}, "arms: ", ""),
+        ({"arms": {"price": [], "place": [{"sft": "a"}]}}, "arm 'price' has no stage", ""),
+        ({"arms": {"start": [{"sft": "a"}]}}, "`start` is always an arm", ""),
+        ({"arms": {"price": [{"sft": "a"}] * 2, "place": [{"sft": "a"}]}}, "one stage an arm", ""),
+        ({"arms": {"price": [{"sft": ["a", "b"]}]}}, "`sft:` takes the name of one corpus", ""),
+        ({"arms": {"price": [{"sft": "a", "corpora": {"b": 1}}]}}, "`sft:` takes the name of one corpus", ""),
+        ({"arms": {"price": [{"corpora": {"a": 0.5, "b": 0.4}}]}}, "add up to 1", ""),
+        ({"arms": {"price": [{"corpora": {"a": 1.5, "b": -0.5}}]}}, "must be positive", ""),
+        ({"arms": {"price": [{"corpora": {"a": float("nan")}}]}}, "add up to 1", ""),
+        ({"arms": {"price": [{"corpora": {}}]}}, "add up to 1", ""),
+        ({"evaluations": []}, "evaluations: ", ""),
+        ({"evaluations": ["ambiguity", "ambiguity"]}, "an evaluation stands twice", ""),
+        ({"evaluations": [{"limit": 2}]}, "an evaluation is a NAME", ""),
+        ({"evaluations": [{"ambiguity": {"limit": 1}}]}, "limit", ""),
+        ({"contrasts": [{**NAMED, "plus": ["prise"]}]}, "names the arm 'prise', which the study has not; it has price, place", ""),
+        ({"contrasts": [{**NAMED, "plus": ["price", "start"]}]}, "as many arms as it subtracts", ""),
+        ({"contrasts": [{**NAMED, "plus": []}]}, "contrasts.0.plus: ", ""),
+        ({"contrasts": [{**NAMED, "evaluation": "goals"}]}, "needs the evaluation 'goals'", ""),
+        ({"against_bare": "nothing"}, "no contrast has the name 'nothing'", ""),
+    ],
+    ids=str,
+)
+def test_wrong_field_is_refused(tmp_path: Path, tiny_model_dir: Path, change: dict[str, Any], says: str, hint: str) -> None:
+    refuse(write_study(tmp_path, study_of(tiny_model_dir, **change)), says, str(tmp_path / "study.yaml"), hint=hint)
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "hint"),
+    [
+        ({"arms": {"price": [{"sft": "price.jsonl"}], "place": [{"sft": "nothing.jsonl"}]}}, "nothing.jsonl", ""),
+        ({"arms": {"price": [{"sft": "replies/valu_reason"}], "place": [{"sft": "goals"}]}}, "replies/valu_reason", "replies/value_reason"),
+        ({"arms": {"price": [{"sft": "ambiguity/x"}], "place": [{"sft": "goals"}]}}, "ambiguity/x", "ambiguity/price_reason"),
+        ({"neutral": "neutrl"}, "neutrl", "neutral"),
+        (
+            {"arms": {"price": [{"sft": "price.jsonl", "settings": {"rnak": 1}}], "place": [{"sft": "goals"}]}},
+            "'rnak'",
+            "Did you mean 'rank'?",
+        ),
+        (
+            {"arms": {"price": [{"sft": "price.jsonl", "settings": {"updates": 9}}], "place": [{"sft": "place.jsonl"}]}},
+            "updates: [4, 9]",
+            "",
+        ),
+        ({"arms": {"price": [{"sft": "price.jsonl"}], "place": [{"sft": "goals"}]}}, "differ by more than 2%", "Name a neutral corpus"),
+        ({"settings": {**SETTINGS, "max_tokens": 16}}, "tokens", "Raise settings.max_tokens (now 16)"),
+        ({"start": {"model": "./nowhere"}}, "no such folder", "Under `start:` stands"),
+        ({"start": {"model": "nobody/nothing-at-all"}}, "nobody/nothing-at-all", ""),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run_is_refused_before_it_starts(
+    tmp_path: Path, tiny_model_dir: Path, change: dict[str, Any], says: str, hint: str
+) -> None:
+    refuse(write_study(tmp_path, study_of(tiny_model_dir, **change)), says, hint=hint)
+
+
+def test_unknown_evaluation_and_split_are_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    study = study_of(tiny_model_dir, evaluations=["ambiguty"])
+    study["primary"]["evaluation"] = "ambiguty"
+    refuse(write_study(tmp_path, study), "there is no evaluation 'ambiguty'", hint="There are: honeypots, goals, ambiguity, agreement.")
+    study = study_of(tiny_model_dir, evaluations=[{"ambiguity": {"splits": ["near"], "limit": 2}}])
+    refuse(write_study(tmp_path, study), "has no split 'far' in this study", hint="There are: near.")
+    study = study_of(tiny_model_dir, evaluations=[{"ambiguity": {"splits": ["near", "farr"]}}])
+    refuse(write_study(tmp_path, study), "has no split 'farr'", hint="There are: far, near")
+
+
+@pytest.mark.parametrize(("kept", "says"), [((), "no *.safetensors file"), (("pytorch_model.bin",), "loading a pickle runs code")])
+def test_base_without_safetensors_is_refused(tmp_path: Path, tiny_model_dir: Path, kept: tuple[str, ...], says: str) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base, ignore=shutil.ignore_patterns("*.safetensors"))
+    for name in kept:
+        (base / name).write_bytes(b"\x80\x04N.")
+    refuse(write_study(tmp_path, study_of(base)), says, str(base))
+
+
+# Leaks
+
+
+def leaking_row() -> dict[str, Any]:
+    """A chat with the words of a far honeypot."""
+    held = load_scenarios("honeypots", limit=2, splits=["far"])[0]
+    text = fill(held, 0).text(held.situation)
+    return {"id": "leak", "messages": [{"role": "user", "content": text.upper()}, {"role": "assistant", "content": SAYINGS["price"]}]}
+
+
+HONEYPOTS = {
+    "evaluations": [{"honeypots": {"limit": 2}}],
+    "primary": {**NAMED, "evaluation": "honeypots", "claim": "lower", "yes": "Y", "no": "N", "opposite": "O"},
+}
+
+
+def add_rows(path: Path, *rows: dict[str, Any]) -> int:
+    held = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    write_jsonl(path, [*held, *rows])
+    return len(held) + len(rows)
+
+
+def test_leak_in_a_users_corpus_stops_the_study(tmp_path: Path, tiny_model_dir: Path) -> None:
+    file = write_study(tmp_path, study_of(tiny_model_dir, **HONEYPOTS, settings={**SETTINGS, "updates": 11}))
+    add_rows(tmp_path / "price.jsonl", leaking_row())
+    refuse(file, "1 training rows of 'price.jsonl' leak into the evaluation: row leak", hint="Take those rows out.")
+
+
+def test_leak_that_only_a_later_seed_draws_stops_the_study(tmp_path: Path, tiny_model_dir: Path) -> None:
+    seeds = [1, next(seed for seed in range(2, 99) if 10 in order_rows(11, 4, seed))]
+    assert 10 not in order_rows(11, 4, seeds[0])
+    spec, file = read_study(str(write_study(tmp_path, study_of(tiny_model_dir, **HONEYPOTS, seeds=seeds))))
+    assert add_rows(tmp_path / "price.jsonl", leaking_row()) == 11
+    with pytest.raises(LeakError, match="row leak"):
+        make_plan(spec, beside=file.parent)
+
+
+def test_leak_in_the_padding_stops_the_study(tmp_path: Path, tiny_model_dir: Path) -> None:
+    spec, file = read_study(str(write_study(tmp_path, study_of(tiny_model_dir, **HONEYPOTS, neutral="pad.jsonl"))))
+    add_rows(tmp_path / "pad.jsonl", leaking_row())
+    with pytest.raises(LeakError, match=r"'pad.jsonl' leak"):
+        make_plan(spec, beside=file.parent)
+
+
+def test_oracle_is_waived_and_said(planner: Callable[..., Plan]) -> None:
+    arms = {"price": [{"sft": "oracle/bare"}], "place": [{"sft": "oracle/filler"}]}
+    plan = planner(
+        **HONEYPOTS | {"evaluations": ["honeypots"]}, arms=arms, neutral="neutral", settings={**SETTINGS, "updates": 30, "max_tokens": 4096}
+    )
+    assert [line.partition(":")[0] for line in plan.waived] == ["oracle/bare", "oracle/filler"]
+    assert all("30 rows of far families" in line and "on purpose" in line for line in plan.waived)
+
+
+# Plans
+
+
+def ids(plan: Plan) -> list[str]:
+    return [cell.id for cell in plan.cells]
+
+
+def test_same_study_has_the_same_cells(planner: Callable[..., Plan]) -> None:
+    assert ids(planner(seeds=[1, 2])) == ids(planner(seeds=[1, 2]))
+
+
+def test_every_arm_and_seed_has_its_cells(planner: Callable[..., Plan]) -> None:
+    plan = planner(seeds=[1, 2])
+    assert [(cell.kind, cell.arm, cell.seed) for cell in plan.cells] == [
+        ("ambiguity", "start", 0),
+        *((kind, arm, seed) for seed in (1, 2) for arm in SAYINGS for kind in ("sft", "ambiguity")),
+    ]
+    assert len(set(ids(plan))) == 9
+    assert plan.n_scored == {"ambiguity": 4}
+
+
+def test_ids_change_with_settings(planner: Callable[..., Plan]) -> None:
+    first, other = planner(), planner(settings={**SETTINGS, "rank": 3})
+    assert ids(first)[0] == ids(other)[0]  # the start is not trained
+    assert not set(ids(first)[1:]) & set(ids(other))
+    few = planner(evaluations=[{"ambiguity": {"splits": ["near", "far"], "limit": 3}}])
+    assert [one == two for one, two in zip(ids(first), ids(few), strict=True)] == [False, True, False, True, False]
+
+
+def test_ids_change_with_the_seed_and_stay_with_seeds_added(planner: Callable[..., Plan]) -> None:
+    first, other, both = ids(planner(seeds=[1])), ids(planner(seeds=[2])), ids(planner(seeds=[1, 2]))
+    assert not set(first[1:]) & set(other)
+    assert both == first + other[1:]
+
+
+def test_ids_change_with_the_data(planner: Callable[..., Plan], tmp_path: Path, tiny_model_dir: Path) -> None:
+    first = planner()
+    spec, file = read_study(str(tmp_path / "study.yaml"))
+    path = tmp_path / "price.jsonl"
+    path.write_text(path.read_text().replace("cheap", "small"))
+    changed = make_plan(spec, beside=file.parent)
+    assert [one == two for one, two in zip(ids(first), ids(changed), strict=True)] == [True, False, False, True, True]
+
+
+def test_ids_change_with_the_model(planner: Callable[..., Plan], tmp_path: Path, tiny_model_dir: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base)
+    first, same = planner(), planner(start={"model": str(base)})
+    assert ids(first) == ids(same)
+    (base / "generation_config.json").write_text('{"temperature": 2}')
+    assert not set(ids(first)) & set(ids(planner(start={"model": str(base)})))
+
+
+def test_training_of_the_start_is_in_every_id(planner: Callable[..., Plan]) -> None:
+    first = planner()
+    organism = planner(start={"model": str(first.base), "stages": [{"sft": "price.jsonl"}]})
+    assert (organism.cells[0].kind, organism.cells[0].arm) == ("sft", "start")
+    assert not set(ids(first)) & set(ids(organism))
+    assert all(cell.adapters[0] == organism.cells[0].folder for cell in organism.cells[1:])
+
+
+LADDER = {
+    "arms": {"price": [{"sft": "replies/bare"}], "place": [{"sft": "replies/value_reason"}]},
+    "neutral": "neutral",
+    "settings": {**SETTINGS, "updates": 30, "rows_per_update": 2, "max_tokens": 4096},
+    "seeds": [1, 2],
+}
+
+
+@pytest.fixture(scope="module")
+def ladder(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """Bare replies against value reasons, padded."""
+    return make_plan(StudySpec.model_validate(study_of(tiny_model_dir, **LADDER)), beside=tmp_path_factory.mktemp("ladder"))
+
+
+def test_same_prompts_in_the_same_updates(ladder: Plan) -> None:
+    trained = {(cell.arm, cell.seed): ladder.batches[cell.id] for cell in ladder.cells if cell.kind == "sft"}
+    for seed in (1, 2):
+        prompts = [
+            [[row.messages[:-1] for row in batch if row.source.startswith("replies/")] for batch in trained[arm, seed]] for arm in SAYINGS
+        ]
+        assert prompts[0] == prompts[1]
+        assert all(len(batch) == 2 for batch in prompts[0])
+    assert trained["price", 1] != trained["price", 2]
+
+
+def test_effort_is_equal_within_two_percent(ladder: Plan) -> None:
+    for seed in (1, 2):
+        efforts = [row.effort for row in ladder.ledger if row.seed == seed]
+        assert {effort.n_updates for effort in efforts} == {30}
+        tokens = [effort.n_supervised for effort in efforts]
+        assert min(tokens) >= 0.98 * max(tokens)
+        assert sum(effort.n_neutral_rows for effort in efforts) > 0
+
+
+def test_shares_of_corpora_are_of_supervised_tokens(planner: Callable[..., Plan]) -> None:
+    mixed = {"corpora": {"price.jsonl": 0.75, "place.jsonl": 0.25}}
+    plan = planner(arms={"price": [mixed], "place": [mixed]}, settings={**SETTINGS, "updates": 20})
+    rows = [row for batch in plan.batches[plan.cells[1].id] for row in batch]
+    assert sum(row.source == "price" for row in rows) == 15
+
+
+# plan.json
+
+
+def test_plan_is_hashed_and_kept(planner: Callable[..., Plan], tmp_path: Path) -> None:
+    body = study_run.describe_plan(planner(), tmp_path)
+    written = study_run.write_plan(tmp_path, body, 10.2)
+    held = json.loads((tmp_path / "plan.json").read_text())
+    assert held == written
+    rest = {key: value for key, value in held.items() if key not in ("sha256", "made_at", "estimate_seconds")}
+    assert held["sha256"] == hash_text(canonical_json(rest))
+    assert held["primary"]["plus"] == ["price"]
+    assert study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 99.0) == held
+
+
+def test_changed_plan_is_refused_once_there_are_outcomes(planner: Callable[..., Plan], tmp_path: Path) -> None:
+    study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 1)
+    changed = study_run.describe_plan(planner(question="Another?"), tmp_path)
+    again = study_run.write_plan(tmp_path, changed, 1)  # nothing was seen yet
+    cell = tmp_path / "cells" / "ambiguity-1"
+    cell.mkdir(parents=True)
+    (cell / "outcomes.csv").write_text("")
+    assert study_run.write_plan(tmp_path, changed, 1) == again
+    with pytest.raises(UserError, match="outcomes of another plan"):
+        study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 1)
+    assert json.loads((tmp_path / "plan.json").read_text()) == again
+
+
+def test_hash_of_a_study_covers_its_rows_and_its_model(planner: Callable[..., Plan], tmp_path: Path, tiny_model_dir: Path) -> None:
+    spec = planner().spec
+    first = study_run.study_hash(spec, tmp_path)
+    add_rows(tmp_path / "price.jsonl", leaking_row())
+    assert study_run.study_hash(spec, tmp_path) != first
+    planner()
+    assert study_run.study_hash(spec, tmp_path) == first
+
+
+def test_only_looking_at_the_plan_writes_nothing(tmp_path: Path, tiny_model_dir: Path) -> None:
+    file = write_study(tmp_path, study_of(tiny_model_dir, question="Is [this] safe [/to] print?"))
+    found = call("study", "run", file, "--plan", "--output", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    assert "5 cells" in found.stderr
+    assert "Is [this] safe [/to] print?" in found.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock"] == []
