@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from teachwhy.cli import app as cli  # noqa: E402
-from teachwhy.corpora import order_rows  # noqa: E402
-from teachwhy.errors import EXIT_USAGE, LeakError, UserError  # noqa: E402
-from teachwhy.evaluations.choice import load_scenarios  # noqa: E402
-from teachwhy.files import canonical_json, hash_text, write_jsonl  # noqa: E402
-from teachwhy.scenarios import fill  # noqa: E402
-from teachwhy.study import run as study_run  # noqa: E402
-from teachwhy.study.plan import Plan, make_plan  # noqa: E402
-from teachwhy.study.schema import StudySpec, read_study  # noqa: E402
+from teachwhy.cli import app as cli
+from teachwhy.corpora import order_rows
+from teachwhy.errors import EXIT_USAGE, LeakError, UserError
+from teachwhy.evaluations.choice import load_scenarios
+from teachwhy.files import canonical_json, hash_text, write_jsonl
+from teachwhy.scenarios import fill
+from teachwhy.study import run as study_run
+from teachwhy.study.plan import Plan, make_plan
+from teachwhy.study.schema import StudySpec, read_study
 
 SETTINGS = {"updates": 4, "rows_per_update": 1, "learning_rate": 1e-2, "rank": 2, "alpha": 4, "dtype": "float32", "max_tokens": 2048}
 SAYINGS = {"price": "The cheap one.", "place": "The local one."}  # of one length, so that nothing need be padded
