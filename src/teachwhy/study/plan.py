@@ -112,13 +112,18 @@ def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -
     """Every split that the study names must have scenarios, or nothing would be measured on it. Raises UserError."""
     from teachwhy.evaluations.choice import load_scenarios
 
-    for wanted in (*spec.evaluations, spec.primary, *spec.contrasts):
-        name = wanted.name if isinstance(wanted, Evaluation) else wanted.evaluation
-        held = sorted({scenario.split for scenario in (load_scenarios(name) if isinstance(wanted, Evaluation) else scenarios[name])})
-        for split in wanted.splits:
-            if split not in held:
-                what = "the evaluation" if isinstance(wanted, Evaluation) else f"the contrast {wanted.name!r}: the evaluation"
-                raise UserError(f"{what} {name!r} has no split {split!r} in this study", hint=f"There are: {', '.join(held)}.")
+    asked: list[tuple[str, tuple[str, ...], Sequence[Scenario]]] = [
+        *((f"the evaluation {one.name!r}", one.splits, load_scenarios(one.name)) for one in spec.evaluations),
+        *(
+            (f"the contrast {one.name!r}: {one.evaluation!r}", one.splits, scenarios[one.evaluation])
+            for one in (spec.primary, *spec.contrasts)
+        ),
+    ]
+    for what, splits, held in asked:
+        known = sorted({scenario.split for scenario in held})
+        for split in splits:
+            if split not in known:
+                raise UserError(f"{what} has no split {split!r} in this study", hint=f"There are: {', '.join(known)}.")
 
 
 def load_evaluation(evaluation: Evaluation) -> list[Scenario]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from teachwhy.corpora import KINDS
+from teachwhy.corpora import NAMES
 from teachwhy.errors import TeachwhyError, UserError
 from teachwhy.files import CARD, canonical_json, explain_os_error, hash_file, hash_text, now, read_card, write_text
 from teachwhy.records import CellSummary
@@ -58,7 +58,7 @@ def study_hash(spec: StudySpec, beside: Path) -> str:
     from teachwhy.models.checkpoints import hash_model
 
     names = {name for stages in (spec.start.stages, *spec.arms.values()) for stage in stages for name in stage.corpora}
-    own = sorted(name for name in {*names, spec.neutral or "neutral"} if name.partition("/")[0] not in KINDS)
+    own = sorted(name for name in {*names, spec.neutral or "neutral"} if name not in NAMES)
     paths = [find("corpora", name, beside=beside) for name in own]
     hashes = [hash_file(path / "corpus.jsonl" if path.is_dir() else path) for path in paths]
     folder = Path(spec.start.model).expanduser()
