@@ -182,7 +182,7 @@ def test_wrong_field_is_refused(tmp_path: Path, tiny_model_dir: Path, change: di
     [
         ({"arms": {"price": [{"sft": "price.jsonl"}], "place": [{"sft": "nothing.jsonl"}]}}, "nothing.jsonl", ""),
         ({"arms": {"price": [{"sft": "replies/valu_reason"}], "place": [{"sft": "goals"}]}}, "replies/valu_reason", "replies/value_reason"),
-        ({"arms": {"price": [{"sft": "ambiguity/x"}], "place": [{"sft": "goals"}]}}, "ambiguity/x", "ambiguity/price_reason"),
+        ({"arms": {"price": [{"sft": "ambiguity/x"}], "place": [{"sft": "goals"}]}}, "ambiguity/x", "Did you mean ambiguity/bare?"),
         ({"neutral": "neutrl"}, "neutrl", "neutral"),
         (
             {"arms": {"price": [{"sft": "price.jsonl", "settings": {"rnak": 1}}], "place": [{"sft": "goals"}]}},
@@ -255,8 +255,8 @@ def test_leak_in_a_users_corpus_stops_the_study(tmp_path: Path, tiny_model_dir: 
 
 
 def test_leak_that_only_a_later_seed_draws_stops_the_study(tmp_path: Path, tiny_model_dir: Path) -> None:
-    seeds = [1, next(seed for seed in range(2, 99) if 10 in order_rows(11, 4, seed))]
-    assert 10 not in order_rows(11, 4, seeds[0])
+    without = next(seed for seed in range(1, 99) if 10 not in order_rows(11, 4, seed))
+    seeds = [without, next(seed for seed in range(1, 99) if 10 in order_rows(11, 4, seed))]
     spec, file = read_study(str(write_study(tmp_path, study_of(tiny_model_dir, **HONEYPOTS, seeds=seeds))))
     assert add_rows(tmp_path / "price.jsonl", leaking_row()) == 11
     with pytest.raises(LeakError, match="row leak"):
