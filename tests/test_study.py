@@ -254,6 +254,13 @@ def test_leak_in_a_users_corpus_stops_the_study(tmp_path: Path, tiny_model_dir: 
     refuse(file, "1 training rows of 'price.jsonl' leak into the evaluation: row leak", hint="Take those rows out.")
 
 
+def test_leak_behind_a_repeated_id_stops_the_study(tmp_path: Path, tiny_model_dir: Path) -> None:
+    file = write_study(tmp_path, study_of(tiny_model_dir, **HONEYPOTS, settings={**SETTINGS, "updates": 24}))
+    kept = json.loads((tmp_path / "price.jsonl").read_text().splitlines()[0])
+    add_rows(tmp_path / "price.jsonl", {**leaking_row(), "id": "0"}, kept)
+    refuse(file, "leak into the evaluation: row 0")
+
+
 def test_leak_that_only_a_later_seed_draws_stops_the_study(tmp_path: Path, tiny_model_dir: Path) -> None:
     without = next(seed for seed in range(1, 99) if 10 not in order_rows(11, 4, seed))
     seeds = [without, next(seed for seed in range(1, 99) if 10 in order_rows(11, 4, seed))]

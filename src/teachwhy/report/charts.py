@@ -143,7 +143,7 @@ def _panel(
             ticks=False,
             domain=False,
             labelPadding=6,
-            format="+~g",
+            format="+~r",
             labelExpr="datum.value === 0 ? '0' : datum.label",
         ),
     )

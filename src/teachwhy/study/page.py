@@ -211,9 +211,10 @@ def _figure_n(view: StudyView) -> str:
     """The scenarios of each panel and the seeds, from the arms' summaries."""
     drawn = {(row["arm"], row["split"]) for row in view.figure_rows}
     arms = [arm for arm in view.report.arms if (arm.arm, arm.split) in drawn and not arm.twin and not is_goal(arm)]
+    main = view.report.contrasts[0].evaluation if view.report.contrasts else ""
     if not arms:
         return ""
-    arms = [arm for arm in arms if arm.evaluation == arms[0].evaluation]
+    arms = [arm for arm in arms if arm.evaluation == (main or arms[0].evaluation)] or arms
     panels = []
     for split in dict.fromkeys(arm.split for arm in arms):
         counts = [arm.n_scenarios for arm in arms if arm.split == split]

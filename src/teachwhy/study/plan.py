@@ -212,7 +212,7 @@ class _Drawer:
         return sorted(waived)
 
     def _all_rows(self) -> dict[str, dict[str, CorpusRow]]:
-        """Corpus -> its rows by id, over all stages and seeds."""
+        """Corpus -> its rows over all stages and seeds, each once: by what they say, since a user's ids may repeat."""
         found: dict[str, dict[str, CorpusRow]] = {}
         drawn = [(stage, START_SEED) for stage in self.spec.start.stages]
         drawn += [(stage, seed) for stages in self.spec.arms.values() for stage in stages for seed in self.spec.seeds]
@@ -221,10 +221,11 @@ class _Drawer:
             for name in stage.corpora:
                 n_rows = settings.updates * settings.rows_per_update
                 rows = corpus_rows(name, n_rows, seed=seed, order=stage.order, beside=self.beside)
-                found.setdefault(name, {}).update((row.id, row) for row in rows)
+                found.setdefault(name, {}).update((canonical_json(row.messages), row) for row in rows)
         for seed in sorted({seed for _, seed in drawn}):
             if self.spec.neutral:
-                found.setdefault(self.spec.neutral, {}).update((row.id, row) for row in self.draw_padding(seed))
+                padding = self.draw_padding(seed)
+                found.setdefault(self.spec.neutral, {}).update((canonical_json(row.messages), row) for row in padding)
         return found
 
 
