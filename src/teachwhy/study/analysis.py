@@ -273,7 +273,7 @@ def give_answer(spec: schema.StudySpec, gates: Sequence[Gate], primary: Primary 
     )
     if primary.low <= 0 <= primary.high:
         sized = (
-            f" With so few, a true difference is found in 80 % of such studies only from {primary.smallest_detectable:.2f} nats on."
+            f" The smallest true difference that 80 % of such studies would find is {primary.smallest_detectable:.2f} nats."
             if primary.smallest_detectable
             else ""
         )

@@ -1,0 +1,336 @@
+"""Runs: end to end, resumed after any kill to the same outcomes, one at a time, failures counted. Each waits for real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from test_study import add_rows, call, leaking_row, study_of, write_study
+
+pytest.importorskip("torch")
+
+import psutil
+
+from teachwhy.errors import EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_USAGE
+from teachwhy.files import read_card, read_jsonl
+from teachwhy.outcomes import read_outcomes
+from teachwhy.records import StudyReport
+
+PATIENCE = 300  # seconds, for a machine that does something else as well
+
+
+def start(file: Path, output: Path, workers: int = 2) -> subprocess.Popen[str]:
+    """`teachwhy study run`, in a process group and session of its own."""
+    command = [sys.executable, "-m", "teachwhy", "study", "run", str(file), "--yes", "--output", str(output), "--workers", str(workers)]
+    environment = {**os.environ, "TEACHWHY_CACHE": str(file.parent / "cache")}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )  # fmt: skip
+
+
+class Ended(NamedTuple):
+    """A finished command."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def finish(process: subprocess.Popen[str], started: float) -> Ended:
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    return Ended(process.returncode, stdout, stderr, time.monotonic() - started)
+
+
+def run(file: Path, output: Path) -> Ended:
+    started = time.monotonic()
+    return finish(start(file, output), started)
+
+
+def wait_for_cell(output: Path, process: subprocess.Popen[str]) -> None:
+    """Until a cell is begun."""
+    until = time.monotonic() + PATIENCE
+    while not any((output / "cells").glob("*")):
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.05)
+
+
+def survivors(session: int) -> list[psutil.Process]:
+    """Live processes of a session; those that only wait for being reaped are dead."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def report_of(output: Path) -> StudyReport:
+    return StudyReport.model_validate_json((output / "report.json").read_text())
+
+
+MEASURES = ("margin", "harm", "acted")
+NATS = 1e-4
+"""What is left of an evaluation that was killed is scored in smaller batches, and fp32 sums of some 400 nats then differ by about 1e-5."""
+
+
+def assert_same_outcomes(one: Path, other: Path) -> None:
+    """Equal apart from the names of logs, which hold times, and from rounding."""
+    found = [read_outcomes(folder / "outcomes.csv") for folder in (one, other)]
+    plain = [[row.model_dump(exclude={"log", *MEASURES}) for row in rows] for rows in found]
+    assert plain[0] == plain[1]
+    for name in MEASURES:
+        values = [{row.cell + row.sample_id: getattr(row, name) for row in rows if getattr(row, name) is not None} for rows in found]
+        assert values[0] == pytest.approx(values[1], abs=NATS, rel=0)
+
+
+def times_of(output: Path) -> dict[str, int]:
+    return {path.relative_to(output).as_posix(): path.stat().st_mtime_ns for path in sorted(output.rglob("*")) if path.name != ".lock"}
+
+
+class Whole(NamedTuple):
+    """A study that was run to its end, and what a second command in its folder said meanwhile."""
+
+    file: Path
+    output: Path
+    ended: Ended
+    second: Ended
+
+
+def make_study(factory: pytest.TempPathFactory, model: Path, **parts: Any) -> Path:
+    return write_study(factory.mktemp("study"), study_of(model, **parts))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Two arms, two seeds."""
+    file = make_study(tmp_path_factory, tiny_model_dir, seeds=[1, 2])
+    output = file.parent / "run"
+    started = time.monotonic()
+    process = start(file, output)
+    wait_for_cell(output, process)
+    second = run(file, output)
+    return Whole(file, output, finish(process, started), second)
+
+
+def test_run_ends_well_and_prints_its_page(whole: Whole) -> None:
+    assert whole.ended.code == 0, whole.ended.stderr
+    assert whole.ended.stdout == f"{whole.output / 'report.html'}\n"
+    assert "9/9 " in whole.ended.stderr
+    assert "Traceback" not in whole.ended.stderr
+    names = {path.name for path in whole.output.iterdir()} - {".lock"}
+    assert names == {"study.yaml", "plan.json", "cells", "outcomes.csv", "report.json", "report.html"}
+
+
+def test_second_command_in_the_folder_is_refused(whole: Whole) -> None:
+    assert whole.second.code == EXIT_USAGE, whole.second
+    assert "another process is running a study in this folder" in whole.second.stderr
+    assert f"in {whole.output}" in whole.second.stderr
+    assert "Traceback" not in whole.second.stderr
+
+
+def test_every_cell_has_a_card_whose_counts_add_up(whole: Whole) -> None:
+    plan = json.loads((whole.output / "plan.json").read_text())
+    folders = {path.name for path in (whole.output / "cells").iterdir()}
+    assert folders == {f"{cell['kind']}-{cell['id']}" for cell in plan["cells"]}
+    for name in folders:
+        folder = whole.output / "cells" / name
+        card = read_card(folder)  # which refuses counts that do not add up
+        n_made = len(list(read_jsonl(folder / "rows.jsonl"))) if card.kind == "sft" else len(read_outcomes(folder / "outcomes.csv"))
+        assert card.counts.in_ == card.counts.kept == n_made > 0
+        assert card.settings and card.versions and card.inputs["model"]
+        assert (folder / "adapter" / "adapter_model.safetensors").is_file() == (card.kind == "sft")
+
+
+def test_every_arm_seed_and_scenario_has_one_outcome(whole: Whole) -> None:
+    rows = read_outcomes(whole.output / "outcomes.csv")
+    assert len({(row.arm, row.seed, row.sample_id) for row in rows}) == len(rows) == 4 * 5
+    assert {(row.arm, row.seed) for row in rows} == {("start", 0), *((arm, seed) for arm in ("price", "place") for seed in (1, 2))}
+    assert {row.status for row in rows} == {"ok"}
+    assert len({tuple(row.margin for row in rows if (row.arm, row.seed) == key) for key in {(row.arm, row.seed) for row in rows}}) == 5
+
+
+def test_report_is_of_these_outcomes(whole: Whole) -> None:
+    report = report_of(whole.output)
+    assert {cell.state for cell in report.cells} == {"done"}
+    assert report.missing["ok"] == 20 == sum(arm.n_rows for arm in report.arms)
+    assert report.primary is not None
+    assert (report.primary.n_scenarios, report.primary.n_seeds, report.primary.p) == (4, 2, None)
+    page = (whole.output / "report.html").read_text()
+    assert report.question in page
+    assert f"{report.primary.n_scenarios} scenarios" in page
+
+
+def test_plan_is_older_than_every_outcome(whole: Whole) -> None:
+    made = (whole.output / "plan.json").stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns > made for path in (whole.output / "cells").glob("*/outcomes.csv"))
+
+
+def test_second_run_makes_nothing_anew(whole: Whole) -> None:
+    before = times_of(whole.output)
+    again = run(whole.file, whole.output)
+    assert (again.code, again.stdout) == (0, whole.ended.stdout), again.stderr
+    assert times_of(whole.output) == before
+    assert again.seconds < whole.ended.seconds / 2
+
+
+def test_another_study_in_the_folder_is_refused(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    held = json.loads((whole.output / "plan.json").read_text())
+    model = Path(study_model(whole))
+    for parts, says in (({"name": "other"}, "a run of another study (tiny)"), ({"seeds": [1]}, "this study with other settings")):
+        found = call(
+            "study", "run", write_study(tmp_path, study_of(model, **{"seeds": [1, 2], **parts})), "--yes", "--output", whole.output
+        )
+        assert found.exit_code == EXIT_USAGE
+        assert says in found.stderr
+        assert "Name another folder with --output." in found.stderr
+    assert json.loads((whole.output / "plan.json").read_text()) == held
+
+
+def study_model(whole: Whole) -> str:
+    import yaml
+
+    return str(yaml.safe_load(whole.file.read_text())["start"]["model"])
+
+
+def test_other_rows_after_the_outcomes_are_refused(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    file = write_study(tmp_path, study_of(Path(study_model(whole)), seeds=[1, 2]))
+    for arm in ("price", "place"):
+        add_rows(tmp_path / f"{arm}.jsonl", {**leaking_row(), "id": f"new-{arm}"})
+    before = times_of(whole.output)
+    found = call("study", "run", file, "--yes", "--output", whole.output)
+    assert found.exit_code == EXIT_USAGE, found.output
+    assert "outcomes of another plan" in found.stderr
+    assert times_of(whole.output) == before
+
+
+def test_page_can_be_made_again_from_the_folder_alone(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    found = call("report", whole.output, "--output", tmp_path / "sub" / "page.html")
+    assert found.exit_code == 0, found.output
+    assert found.stdout == f"{tmp_path / 'sub' / 'page.html'}\n"
+    assert report_of(whole.output).question in (tmp_path / "sub" / "page.html").read_text()
+
+
+def test_folder_that_is_no_run_has_no_page(tmp_path: Path) -> None:
+    found = call("report", tmp_path, "--output", tmp_path / "page.html")
+    assert found.exit_code == EXIT_USAGE
+    assert "this is no finished run" in found.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+class Failing(NamedTuple):
+    """A study with an arm that cannot be trained: interrupted by ctrl-C, then run to its end."""
+
+    file: Path
+    output: Path
+    interrupted: Ended
+    ended: Ended
+
+
+@pytest.fixture(scope="module")
+def failing(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Failing:
+    absurd = [{"sft": "price.jsonl", "settings": {"learning_rate": 1e30}}]
+    file = make_study(tmp_path_factory, tiny_model_dir, arms={"price": absurd, "place": [{"sft": "place.jsonl"}]})
+    output = file.parent / "run"
+    started = time.monotonic()
+    process = start(file, output, workers=1)
+    wait_for_cell(output, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    return Failing(file, output, finish(process, started), run(file, output))
+
+
+def test_ctrl_c_says_how_to_go_on(failing: Failing) -> None:
+    assert failing.interrupted.code == EXIT_INTERRUPTED, failing.interrupted.stderr
+    assert "type the same command to go on" in failing.interrupted.stderr
+    assert "Traceback" not in failing.interrupted.stderr
+    assert failing.interrupted.stdout == ""
+
+
+def test_failed_cell_has_its_reason_and_the_others_go_on(failing: Failing) -> None:
+    assert failing.ended.code == EXIT_FINDINGS, failing.ended.stderr
+    assert "Traceback" not in failing.ended.stderr
+    assert "sft of price, seed 1 failed: the loss of update" in failing.ended.stderr
+    cells = {(cell.kind, cell.arm): cell for cell in report_of(failing.output).cells}
+    assert {key: cell.state for key, cell in cells.items()} == {
+        ("ambiguity", "start"): "done",
+        ("sft", "price"): "failed",
+        ("ambiguity", "price"): "failed",
+        ("sft", "place"): "done",
+        ("ambiguity", "place"): "done",
+    }
+    assert "try half the learning rate" in cells["sft", "price"].reason
+    assert cells["ambiguity", "price"].reason == "a cell that it builds on failed"
+
+
+def test_failed_cell_withholds_the_answer(failing: Failing) -> None:
+    report = report_of(failing.output)
+    assert report.answer.verdict == "withheld"
+    assert "2 of 5 cells are not done" in report.answer.sentence
+    assert "2 of 5 cells are not done" in (failing.output / "report.html").read_text()
+    assert {row.arm for row in read_outcomes(failing.output / "outcomes.csv")} == {"start", "place"}
+
+
+@pytest.fixture
+def fresh(whole: Whole, tmp_path: Path) -> Iterator[Path]:
+    """A folder for kills, which leave much behind."""
+    yield tmp_path / "run"
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+def kill_and_go_on(whole: Whole, output: Path, n_kills: int, seed: int) -> None:
+    """Kill a run at random moments, by turns the parent alone and its whole group; then run to the end and compare."""
+    rng = random.Random(seed)
+    n_killed = 0
+    while n_killed < n_kills:
+        process = start(whole.file, output)
+        try:
+            process.wait(timeout=rng.uniform(0.05, 0.5) * whole.ended.seconds)
+            assert process.returncode == 0, process.communicate()
+            assert_same_outcomes(whole.output, output)
+            shutil.rmtree(output)  # it was done before it could be killed: begin anew
+            continue
+        except subprocess.TimeoutExpired:
+            (os.kill if n_killed % 2 else os.killpg)(process.pid, signal.SIGKILL)
+            n_killed += 1
+        process.communicate(timeout=PATIENCE)
+        until = time.monotonic() + 20
+        while survivors(process.pid):
+            assert time.monotonic() < until, f"outlived the kill: {survivors(process.pid)}"
+            time.sleep(0.05)
+        plan = output / "plan.json"
+        assert not plan.exists() or json.loads(plan.read_text())["sha256"]
+    ended = run(whole.file, output)
+    assert ended.code == 0, ended.stderr
+    assert_same_outcomes(whole.output, output)
+    assert_same_adapters(whole.output, output)
+    assert not list(output.rglob("*.part"))
+
+
+def assert_same_adapters(one: Path, other: Path) -> None:
+    found: list[Mapping[str, bytes]] = [
+        {path.parent.parent.name: path.read_bytes() for path in folder.glob("cells/*/adapter/*.safetensors")} for folder in (one, other)
+    ]
+    assert found[0] == found[1]
+    assert found[0]
+
+
+def test_five_kills_change_nothing(whole: Whole, fresh: Path) -> None:
+    kill_and_go_on(whole, fresh, 5, seed=int(os.environ.get("TEACHWHY_KILL_SEED", "1")))
+
+
+@pytest.mark.slow
+def test_fifty_kills_change_nothing(whole: Whole, fresh: Path) -> None:
+    kill_and_go_on(whole, fresh, 50, seed=2)
