@@ -73,7 +73,7 @@ def encode_sample(tokenizer: Any, sample: Any) -> list[int]:
 
 async def measure(threads: int, *, short: bool) -> None:
     """Measure and print."""
-    n_rounds, n_prompts, n_new = (1, 3, 4) if short else (3, BATCH_SIZE, 64)
+    n_rounds, n_prompts, n_new = (1, 3, 4) if short else (4, BATCH_SIZE, 64)
     torch.set_num_threads(threads)
     base = resolve_model("builtin")
     tokenizer: Any = load_tokenizer(base)

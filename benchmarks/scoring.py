@@ -67,7 +67,7 @@ def score_singly(model: Any, tokenizer: Any, items: list[Item], *, all_logits: b
 
 async def measure(threads: int, *, short: bool) -> None:
     """Measure and print."""
-    n_rounds, n_items = (1, 2) if short else (4, 48)
+    n_rounds, n_items = (1, 2) if short else (2, 48)
     torch.set_num_threads(threads)
     base = resolve_model("builtin")
     tokenizer = load_tokenizer(base)
