@@ -198,9 +198,9 @@ def test_each_reason_and_its_filler_are_equal_in_length(lexicon: Lexicon) -> Non
     for topic in ("price", "place"):
         for reason, filler in zip(lexicon.reasons[topic], lexicon.fillers[topic], strict=True):
             n_words = len(reason.split()), len(filler.split())
-            assert max(n_words) <= 1.5 * min(n_words), (reason, filler)
+            assert max(n_words) <= 1.3 * min(n_words), (reason, filler)
         total = [sum(len(text.split()) for text in texts[topic]) for texts in (lexicon.reasons, lexicon.fillers)]
-        assert max(total) <= 1.15 * min(total)
+        assert max(total) <= 1.06 * min(total)
 
 
 def test_wordings_that_do_not_pair_are_refused(tmp_path: Path) -> None:

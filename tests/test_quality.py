@@ -37,8 +37,8 @@ def make_row(text: str, *, family: str = "", says: str = "I wait.", role: str = 
 
 def test_eight_words_are_a_gram_whatever_their_case_and_marks() -> None:
     text = "One, two: THREE four - five's six seven 8"
-    assert n_grams(text) == {("one", "two", "three", "four", "five's", "six", "seven", "8")}
-    assert n_grams(text.removesuffix("8")) == set()
+    assert n_grams(text) == [("one", "two", "three", "four", "five's", "six", "seven", "8")]
+    assert n_grams(text.removesuffix("8")) == []
     assert len(n_grams("word " * 3 + text)) == 4
 
 
@@ -49,7 +49,7 @@ def test_situation_under_other_names_is_a_leak(split: str, part: str) -> None:
     first, other = fill(scenario, 0), next(fill(scenario, n) for n in range(1, 99) if fill(scenario, n).values != fill(scenario, 0).values)
     text = getattr(scenario, part)
     assert other.text(text) != first.text(text)
-    (leak,) = find_leaks([make_row(other.text(text))], held_out())
+    (leak,) = find_leaks([make_row(other.text(text))], [scenario])
     assert (leak.row, leak.scenario) == ("row-7", scenario.id)
     assert len(leak.shared.split()) == N_GRAM
     assert tuple(leak.shared.split()) in n_grams(first.text(text))
@@ -63,6 +63,19 @@ def test_text_of_an_action_is_a_leak_wherever_it_is_said(split: str) -> None:
         assert len(text.split()) >= N_GRAM, "an action this short could not be found"
         for row in (make_row("Hello.", says=f"Well. {text}"), make_row(f"Somebody said: {text.upper()}")):
             assert [leak.scenario for leak in find_leaks([row], held_out())] == [scenario.id]
+
+
+def test_every_fill_that_is_scored_is_searched() -> None:
+    slots = {"thing": ("the red ledger", "the blue folder")}
+    text = "Look for {thing} in the old cellar today."
+    scenario = evaluated("far")
+    scenario = scenario.model_copy(update={"situation": text, "slots": {**scenario.slots, **slots}})
+    places = {fill(scenario, number).values["thing"]: number for number in range(20, -1, -1)}
+    late = max(places.values())
+    row = make_row(fill(scenario, late).text(scenario.situation))
+    assert late > 0
+    assert find_leaks([row], [scenario], n_fills=late) == []
+    assert [leak.scenario for leak in find_leaks([row], [scenario], n_fills=late + 1)] == [scenario.id]
 
 
 def test_seven_shared_words_are_no_leak() -> None:
@@ -80,7 +93,7 @@ def test_row_of_a_far_family_is_a_leak_whatever_it_says() -> None:
 def test_shared_text_in_a_row_of_a_far_family_is_not_hidden_by_its_family() -> None:
     """The study waives the family of the oracle's rows; it must not waive this."""
     scenario = evaluated("far")
-    leaks = find_leaks([make_row(fill(scenario, 3).text(scenario.situation), family=scenario.family)], held_out())
+    leaks = find_leaks([make_row(fill(scenario, 3).text(scenario.situation), family=scenario.family)], [scenario])
     assert [leak.scenario for leak in leaks] == [scenario.family, scenario.id]
 
 

@@ -88,8 +88,9 @@ NATS = 1e-4
 
 
 def assert_same_outcomes(one: Path, other: Path) -> None:
-    """Equal apart from the names of logs, which hold times, and from rounding."""
-    found = [read_outcomes(folder / "outcomes.csv") for folder in (one, other)]
+    """Under seed 1 equal apart from the names of logs, which hold times, and from rounding."""
+    found = [[row for row in read_outcomes(folder / "outcomes.csv") if row.seed in (0, 1)] for folder in (one, other)]
+    assert len(found[0]) == 4 * 3
     plain = [[row.model_dump(exclude={"log", *MEASURES}) for row in rows] for rows in found]
     assert plain[0] == plain[1]
     for name in MEASURES:
@@ -284,21 +285,21 @@ def test_failed_cell_withholds_the_answer(failing: Failing) -> None:
 
 
 @pytest.fixture
-def fresh(whole: Whole, tmp_path: Path) -> Iterator[Path]:
-    """A folder for kills, which leave much behind."""
-    yield tmp_path / "run"
+def one_seed(whole: Whole, tmp_path: Path) -> Iterator[Path]:
+    """The study under its first seed alone, whose cells are those of the whole; kills leave much behind."""
+    yield write_study(tmp_path, study_of(Path(study_model(whole))))
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
 
-def kill_and_go_on(whole: Whole, output: Path, n_kills: int, seed: int) -> None:
+def kill_and_go_on(whole: Whole, file: Path, n_kills: int, seed: int) -> None:
     """Kill a run at random moments, by turns the parent alone and its whole group; then run to the end and compare."""
-    rng = random.Random(seed)
+    rng, output = random.Random(seed), file.parent / "run"
     n_killed = 0
     while n_killed < n_kills:
-        process = start(whole.file, output)
+        process = start(file, output)
         try:
-            process.wait(timeout=rng.uniform(0.05, 0.5) * whole.ended.seconds)
-            assert process.returncode == 0, process.communicate()
+            _, stderr = process.communicate(timeout=rng.uniform(0.05, 0.5) * whole.ended.seconds)
+            assert process.returncode == 0, stderr
             assert_same_outcomes(whole.output, output)
             shutil.rmtree(output)  # it was done before it could be killed: begin anew
             continue
@@ -312,7 +313,7 @@ def kill_and_go_on(whole: Whole, output: Path, n_kills: int, seed: int) -> None:
             time.sleep(0.05)
         plan = output / "plan.json"
         assert not plan.exists() or json.loads(plan.read_text())["sha256"]
-    ended = run(whole.file, output)
+    ended = run(file, output)
     assert ended.code == 0, ended.stderr
     assert_same_outcomes(whole.output, output)
     assert_same_adapters(whole.output, output)
@@ -323,14 +324,14 @@ def assert_same_adapters(one: Path, other: Path) -> None:
     found: list[Mapping[str, bytes]] = [
         {path.parent.parent.name: path.read_bytes() for path in folder.glob("cells/*/adapter/*.safetensors")} for folder in (one, other)
     ]
-    assert found[0] == found[1]
-    assert found[0]
+    assert len(found[1]) == 2
+    assert {**found[0], **found[1]} == found[0]
 
 
-def test_five_kills_change_nothing(whole: Whole, fresh: Path) -> None:
-    kill_and_go_on(whole, fresh, 5, seed=int(os.environ.get("TEACHWHY_KILL_SEED", "1")))
+def test_five_kills_change_nothing(whole: Whole, one_seed: Path) -> None:
+    kill_and_go_on(whole, one_seed, 5, seed=int(os.environ.get("TEACHWHY_KILL_SEED", "1")))
 
 
 @pytest.mark.slow
-def test_fifty_kills_change_nothing(whole: Whole, fresh: Path) -> None:
-    kill_and_go_on(whole, fresh, 50, seed=2)
+def test_fifty_kills_change_nothing(whole: Whole, one_seed: Path) -> None:
+    kill_and_go_on(whole, one_seed, 50, seed=2)

@@ -20,6 +20,7 @@ from teachwhy.errors import EXIT_USAGE, LeakError, UserError
 from teachwhy.evaluations.choice import load_scenarios
 from teachwhy.files import canonical_json, hash_text, write_jsonl
 from teachwhy.scenarios import fill
+from teachwhy.shipped import ROOT
 from teachwhy.study import run as study_run
 from teachwhy.study.plan import Plan, make_plan
 from teachwhy.study.schema import StudySpec, read_study
@@ -379,6 +380,14 @@ def test_effort_is_equal_within_two_percent(ladder: Plan) -> None:
         tokens = [effort.n_supervised for effort in efforts]
         assert min(tokens) >= 0.98 * max(tokens)
         assert sum(effort.n_neutral_rows for effort in efforts) > 0
+
+
+def test_padding_from_a_file_is_counted_as_neutral(planner: Callable[..., Plan], tmp_path: Path) -> None:
+    shutil.copy(ROOT / "corpora" / "neutral" / "corpus.jsonl", tmp_path / "pad.jsonl")
+    plan = planner(**LADDER | {"neutral": "pad.jsonl", "seeds": [1]})
+    own = sum(row.source == "replies/bare" for batches in plan.batches.values() for batch in batches for row in batch)
+    efforts = {row.arm: row.effort for row in plan.ledger}
+    assert efforts["price"].n_neutral_rows == efforts["price"].n_rows - own > 0
 
 
 def test_shares_of_corpora_are_of_supervised_tokens(planner: Callable[..., Plan]) -> None:

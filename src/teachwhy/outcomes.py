@@ -22,7 +22,7 @@ COLUMNS = list(Outcome.model_fields)
 
 
 def read_log(log: EvalLog, *, cell: str, arm: str, seed: int, update: int) -> list[Outcome]:
-    """One row for every sample that the log was to have: those that are missing from it are `dead`."""
+    """One row for every sample of a log; `dead` where it ended in an error, `overrun` where it met a limit."""
     name = log.eval.task.rpartition("/")[2]
     rows = []
     for sample in log.samples or []:

@@ -25,25 +25,28 @@ class Leak(NamedTuple):
     shared: str
 
 
-def n_grams(text: str) -> set[tuple[str, ...]]:
-    """Runs of 8 lower-case words."""
+def n_grams(text: str) -> list[tuple[str, ...]]:
+    """Runs of 8 lower-case words, in order."""
     words = _WORD.findall(text.lower())
-    return {tuple(words[start : start + N_GRAM]) for start in range(len(words) - N_GRAM + 1)}
+    return [tuple(words[start : start + N_GRAM]) for start in range(len(words) - N_GRAM + 1)]
 
 
-def find_leaks(rows: Iterable[CorpusRow], scenarios: Sequence[Scenario]) -> list[Leak]:
+def find_leaks(rows: Iterable[CorpusRow], scenarios: Sequence[Scenario], *, n_fills: int = 1) -> list[Leak]:
     """Rows that share 8 words in a row with a near or far scenario, or that are made from a far family.
 
     A row can be both: the oracle's family is waived, its shared text is not. `train` scenarios are no leak: training shows them
-    on purpose. System prompts are the program's own and left out.
+    on purpose. A held-out scenario is read in its first `n_fills` fills: those that are scored. System prompts are the
+    program's own and left out.
     """
     held_out = [scenario for scenario in scenarios if scenario.split in ("near", "far")]
     far_families = {scenario.family for scenario in held_out if scenario.split == "far" and scenario.kind == "honeypot"}
     owners: dict[tuple[str, ...], str] = {}
     for scenario in held_out:
-        filled = fill(scenario, 0)
-        for text in (scenario.situation, scenario.twin, *(action.text for action in scenario.actions)):
-            owners |= dict.fromkeys(n_grams(filled.text(text)), scenario.id)
+        texts = (scenario.situation, scenario.twin, *(action.text for action in scenario.actions))
+        for filled in (fill(scenario, number) for number in range(n_fills)):
+            for text in texts:
+                for gram in n_grams(filled.text(text)):
+                    owners.setdefault(gram, scenario.id)
     leaks = []
     for row in rows:
         if row.family() in far_families:

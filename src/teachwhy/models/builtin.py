@@ -7,11 +7,13 @@ llama.cpp): one file is read out of it.
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -140,7 +142,8 @@ def _convert(part: Path) -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    loaded = LlamaForCausalLM.from_pretrained(part, gguf_file="model.gguf", dtype=torch.float32)
+    with redirect_stderr(io.StringIO()):  # one of its progress bars cannot be turned off
+        loaded = LlamaForCausalLM.from_pretrained(part, gguf_file="model.gguf", dtype=torch.float32)
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

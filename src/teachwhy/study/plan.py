@@ -189,7 +189,12 @@ class _Drawer:
             return []
         rows = corpus_rows(self.spec.neutral, 120, seed=derive_seed(seed, "padding"), beside=self.beside)
         prompts = [self.size(row).n_tokens - self.size(row).n_supervised for row in rows]
-        return [row for row, length in zip(rows, prompts, strict=True) if length <= sorted(prompts)[len(prompts) // 2]]
+        longest = sorted(prompts)[len(prompts) // 2]
+        return [
+            row.model_copy(update={"source": self.spec.neutral})  # how the ledger knows them, whatever a user's file calls itself
+            for row, length in zip(rows, prompts, strict=True)
+            if length <= longest
+        ]
 
     def measure(self, batches: Batches) -> Effort:
         rows = [(row, self.size(row)) for batch in batches for row in batch]
@@ -202,7 +207,7 @@ class _Drawer:
         """Refuse leaks in every row that any seed draws, padding too; the oracle's families are waived, and said."""
         waived = []
         for name, rows in self._all_rows().items():
-            leaks = find_leaks(rows.values(), scenarios)
+            leaks = find_leaks(rows.values(), scenarios, n_fills=max(evaluation.fills for evaluation in self.spec.evaluations))
             if name.startswith("oracle/"):
                 on_purpose = [leak for leak in leaks if leak.shared.startswith("the whole family")]
                 families = ", ".join(sorted({leak.scenario for leak in on_purpose}))

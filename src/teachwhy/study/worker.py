@@ -152,8 +152,8 @@ def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
     model = get_model(f"teachwhy/{base}", memoize=False, adapters=[str(path) for path in adapters], dtype="float32", threads=_threads)
     try:
         done, logs = inspect_ai.eval_set(
-            task, log_dir=str(part / "logs"), model=model, display="none", max_samples=n_samples, retry_attempts=0, fail_on_error=False,
-            log_format="eval", log_level="error", score_display=False,
+            task, log_dir=str(part / "logs"), model=model, display="none", max_samples=n_samples, retry_attempts=0, retry_immediate=False,
+            fail_on_error=False, log_format="eval", log_level="error", score_display=False,
         )  # fmt: skip
     finally:
         model.api.close()
@@ -161,6 +161,8 @@ def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
         reason = logs[0].error.message if logs and logs[0].error else "see logs/"
         raise CellFailed(f"the evaluation ended as {logs[0].status if logs else 'no log'}: {reason}")
     outcomes = read_log(inspect_ai.log.read_eval_log(logs[0].location), cell=cell.id, arm=cell.arm, seed=cell.seed, update=0)
+    if len(outcomes) != n_samples:
+        raise CellFailed(f"the log holds {len(outcomes)} of {n_samples} samples")
     write_outcomes(part / OUTCOMES, outcomes)
     lost: dict[str, int] = {}
     for row in outcomes:
