@@ -123,6 +123,7 @@ def test_answer_follows_the_interval_and_the_claim(claim: str, value: float, ver
     assert found.answer.sentence.startswith(words[verdict])
     assert "24 scenarios, 2 seeds" in found.answer.sentence
     assert ("80 %" in found.answer.sentence) == (verdict == "no_difference_seen")
+    assert ("2 seeds make a hint, not a test" in found.answer.sentence) == (verdict != "no_difference_seen")
 
 
 def test_all_gates_pass_on_a_good_study() -> None:

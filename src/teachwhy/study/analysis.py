@@ -279,7 +279,16 @@ def give_answer(spec: schema.StudySpec, gates: Sequence[Gate], primary: Primary 
         )
         return Answer(verdict="no_difference_seen", sentence=f"{wanted.no} ({numbers}; {over}).{sized}")
     claimed = (primary.high < 0) == (wanted.claim == "lower")
-    return Answer(verdict="yes" if claimed else "opposite", sentence=f"{wanted.yes if claimed else wanted.opposite} ({numbers}; {over}).")
+    few = "" if primary.n_seeds >= statistics.MIN_SEEDS_FOR_P else f" {_few_seeds(primary.n_seeds)}"
+    return Answer(
+        verdict="yes" if claimed else "opposite", sentence=f"{wanted.yes if claimed else wanted.opposite} ({numbers}; {over}).{few}"
+    )
+
+
+def _few_seeds(n_seeds: int) -> str:
+    if n_seeds == 1:
+        return "One seed says nothing about other trainings."
+    return f"{n_seeds} seeds make a hint, not a test: {statistics.MIN_SEEDS_FOR_P} or more make one."
 
 
 def write_notes(study: Study) -> list[str]:
@@ -288,7 +297,7 @@ def write_notes(study: Study) -> list[str]:
     if len(study.spec.seeds) == 1:
         notes.append("One seed: intervals are over scenarios only and say nothing about other trainings.")
     elif len(study.spec.seeds) < statistics.MIN_SEEDS_FOR_P:
-        notes.append(f"{len(study.spec.seeds)} seeds: intervals and each seed's value are shown, no p.")
+        notes.append(f"{_few_seeds(len(study.spec.seeds))} Intervals and each seed's value are shown, no p.")
     if any(corpus.startswith("oracle/") for stages in study.spec.arms.values() for stage in stages for corpus in stage.corpora):
         notes.append("The oracle is trained on other scenarios of the far families: a leak on purpose, to show that the measure can move.")
     if "repeat" not in study.spec.arms:

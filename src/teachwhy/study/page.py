@@ -159,7 +159,7 @@ def _primary_line(view: StudyView, primary: Primary) -> str:
         f"n = {count_n(primary.n_scenarios, primary.n_seeds)}",
     ]
     if primary.smallest_detectable is not None:
-        parts.append(f"the smallest difference this plan could see was {format_plain(primary.smallest_detectable)}{unit}")
+        parts.append(f"a true difference of {format_plain(primary.smallest_detectable)}{unit} would be found by 80 % of such studies")
     if primary.seed_sd is not None:
         parts.append(f"standard deviation between seeds {format_plain(primary.seed_sd)}")
     parts.append(f"p {format_p(primary.p)}" if primary.p is not None else "no p under 5 seeds")
