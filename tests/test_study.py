@@ -397,6 +397,13 @@ def test_shares_of_corpora_are_of_supervised_tokens(planner: Callable[..., Plan]
     assert sum(row.source == "price" for row in rows) == 15
 
 
+def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_run, "count_cores", lambda: 1)
+    assert study_run.choose_workers(32) == 1
+    monkeypatch.setattr(study_run, "count_cores", lambda: 64)
+    assert study_run.choose_workers(1) == 1
+
+
 # plan.json
 
 

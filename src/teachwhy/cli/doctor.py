@@ -35,6 +35,7 @@ def examine() -> dict[str, Any]:
     """What this installation and this machine have. Keys are looked at for presence alone."""
     from teachwhy import __version__
     from teachwhy.models import builtin
+    from teachwhy.study import run
 
     libraries = list_libraries()
     found: dict[str, Any] = {
@@ -44,7 +45,7 @@ def examine() -> dict[str, Any]:
         "libraries": libraries,
         "builtin": {"state": "ready" if builtin.find_builtin() else "missing", "where": str(builtin.builtin_dir())},
         "machine": {
-            "cores": count_cores(),
+            "cores": run.count_cores(),
             "memory_gb": _round(count_memory()),
             "disk_free_gb": _round(_free_disk(builtin.builtin_dir())),
             "bf16": has_bf16(),
@@ -71,11 +72,6 @@ def list_libraries() -> dict[str, dict[str, str | None]]:
             version = None
         groups.setdefault(extra[1] if extra else "core", {})[name] = version
     return groups
-
-
-def count_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count_memory() -> int | None:

@@ -42,12 +42,17 @@ class Event(NamedTuple):
 Listener = Callable[[Event], None]
 
 
+def count_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def choose_workers(n_cells: int) -> int:
     """As many workers as there are cores and memory for, at least one."""
     import psutil
 
     memory = int(psutil.virtual_memory().available // WORKER_BYTES)
-    return max(1, min(os.cpu_count() or 1, memory, n_cells))
+    return max(1, min(count_cores(), memory, n_cells))
 
 
 def study_hash(spec: StudySpec, beside: Path) -> str:
@@ -115,7 +120,7 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> d
     failed: dict[str, str] = {}
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, count_cores() // workers)
     stop = _forward(queue, unique, listen)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(queue, threads))
     running: dict[Future[float], Cell] = {}
