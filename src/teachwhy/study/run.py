@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +132,8 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> d
                 waiting.remove(cell)
                 prepare_cell(cells_dir, cell, plan.batches.get(cell.id))
                 listen(Event("started", cell))
-                running[pool.submit(run_cell, cells_dir, cell, plan.base)] = cell
+                with _ctrl_c_held():
+                    running[pool.submit(run_cell, cells_dir, cell, plan.base)] = cell
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -142,6 +145,19 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> d
     for cell in waiting:
         failed.setdefault(cell.id, "a cell that it builds on failed")
     return failed
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Ctrl-C comes after this. A process begun inside never gets it: while it starts, it would answer with a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ready(waiting: Sequence[Cell], cells_dir: Path, failed: dict[str, str], running: set[str]) -> list[Cell]:
