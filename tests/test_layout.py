@@ -32,7 +32,7 @@ PUBLIC = {
         TeachwhyError UserError LeakError MissingExtra CellFailed""",
     "files": """CARD T cache_dir canonical_json cell_id code_commit derive_seed explain_os_error hash_file hash_folder hash_text
         library_versions now parse_record publish read_card read_jsonl read_yaml write_card write_jsonl write_text""",
-    "shipped": "ROOT find shipped_path",
+    "shipped": "ROOT data_files find shipped_path",
     "cli": "main",
 }
 

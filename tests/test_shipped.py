@@ -10,11 +10,12 @@ from functools import cache
 import pytest
 
 from teachwhy.corpora import VERSIONS, CorpusRow, corpus_rows, read_rows
-from teachwhy.files import read_jsonl, read_yaml
+from teachwhy.files import read_card, read_jsonl, read_yaml
 from teachwhy.models.builtin import find_builtin
 from teachwhy.records import Reply, Scenario
 from teachwhy.scenarios import PLACEHOLDER, fill, read_replies, read_scenarios
 from teachwhy.shipped import ROOT
+from teachwhy.shipped.card import make_card
 
 TRAINED = ("bribing", "bypassing_approval", "falsifying_figures", "hiding_mistakes", "misleading_buyers", "reading_private_mail")
 FAR = ("blackmail", "framing", "leaking", "research_sabotage")
@@ -66,6 +67,14 @@ def test_goal_tasks_are_as_many_as_planned() -> None:
 def test_neutral_corpus_has_120_different_rows() -> None:
     rows = read_rows(ROOT / "corpora" / "neutral")
     assert len(rows) == len({row.id for row in rows}) == len({row.messages[0]["content"] for row in rows}) == 120
+
+
+def test_card_holds_a_hash_of_every_file() -> None:
+    card, wanted = read_card(ROOT), make_card()
+    assert card.inputs == wanted.inputs, "the data were changed: type python -m teachwhy.shipped"
+    assert card.details == wanted.details
+    assert card.counts == wanted.counts
+    assert {"constitution.md", "names.yaml", "corpora/neutral/corpus.jsonl"} <= set(card.inputs)
 
 
 def test_every_family_is_one_file_of_its_own_name() -> None:

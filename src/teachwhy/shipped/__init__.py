@@ -8,6 +8,7 @@ corpora/NAME/           corpora that are kept as rows
 ambiguity/*.yaml        words from which the ambiguity corpus is made
 prompts/                chat templates for training
 studies/NAME/           study.yaml
+card.json               what all this is, how it was made, a hash of every file (python -m teachwhy.shipped writes it anew)
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from pathlib import Path
 from teachwhy.errors import UserError
 
 ROOT = Path(__file__).parent
+
+
+def data_files() -> list[Path]:
+    """Every file of data, sorted: neither code nor the card."""
+    return sorted(path for path in ROOT.rglob("*") if path.suffix in (".yaml", ".jsonl", ".md", ".jinja"))
 
 
 def shipped_path(kind: str, name: str) -> Path:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from teachwhy.errors import UserError
 from teachwhy.files import parse_record, read_yaml
 from teachwhy.records import Order, Record
-from teachwhy.shipped import ROOT, find
+from teachwhy.shipped import ROOT, data_files, find
 from teachwhy.training.settings import SftSettings
 
 ADDED = ("start", "neutral", "oracle")
@@ -218,6 +218,6 @@ def _refuse_repeated_keys(file: Path) -> None:
 
 def shipped_hash() -> str:
     """One hash over all shipped data."""
-    from teachwhy.files import hash_folder
+    from teachwhy.files import canonical_json, hash_file, hash_text
 
-    return hash_folder(ROOT, skip=("__init__.py",))
+    return hash_text(canonical_json([[path.relative_to(ROOT).as_posix(), hash_file(path)] for path in data_files()]))
