@@ -26,6 +26,7 @@ from teachwhy.errors import EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_USAGE
 from teachwhy.files import read_card, read_jsonl
 from teachwhy.outcomes import read_outcomes
 from teachwhy.records import StudyReport
+from teachwhy.study import run as study_run
 
 PATIENCE = 300  # seconds, for a machine that does something else as well
 
@@ -335,3 +336,12 @@ def test_five_kills_change_nothing(whole: Whole, one_seed: Path) -> None:
 @pytest.mark.slow
 def test_fifty_kills_change_nothing(whole: Whole, one_seed: Path) -> None:
     kill_and_go_on(whole, one_seed, 50, seed=2)
+
+
+def test_ctrl_c_while_a_worker_starts_comes_after_it() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), study_run._ctrl_c_held():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        done.append("started")
+    assert done == ["started"]

@@ -149,15 +149,23 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> d
 
 @contextmanager
 def _ctrl_c_held() -> Iterator[None]:
-    """Ctrl-C comes after this. A process begun inside never gets it: while it starts, it would answer with a traceback."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Ctrl-C comes after this: a worker that loses its parent while it starts answers with a traceback.
+
+    The handler holds the signal back here, whichever thread gets it; the mask is for the process begun inside, which inherits it.
+    """
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _ready(waiting: Sequence[Cell], cells_dir: Path, failed: dict[str, str], running: set[str]) -> list[Cell]:
