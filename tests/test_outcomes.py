@@ -163,9 +163,10 @@ def test_contrast_is_paired_and_leaves_out_scenarios_that_an_arm_lacks() -> None
         for (arm, seed), values in margins.items()
         for name, margin in zip("abc", values, strict=True)
     ]
-    np.testing.assert_array_equal(contrast_table(rows, FAR, ("plus",), ("minus",), (1, 2)), [[4.0, 5.0], [5.0, 7.0]])
-    np.testing.assert_array_equal(contrast_table(rows, FAR, ("plus", "minus"), ("minus", "plus"), (1, 2)), [[0.0, 0.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(contrast_table(rows, FAR, ("plus",), ("minus",), (1, 2)).values, [[4.0, 5.0], [5.0, 7.0]])
+    np.testing.assert_array_equal(contrast_table(rows, FAR, ("plus", "minus"), ("minus", "plus"), (1, 2)).values, [[0.0, 0.0], [0.0, 0.0]])
 
 
 def test_arm_without_rows_leaves_no_scenario() -> None:
-    assert contrast_table([outcome()], FAR, ("bare",), ("filler",), (1,)).shape == (1, 0)
+    found = contrast_table([outcome()], FAR, ("bare",), ("filler",), (1,))
+    assert (found.values.shape, found.families) == ((1, 0), ())

@@ -24,6 +24,7 @@ from teachwhy.study.page import (
     render_runs,
     study_sections,
 )
+from teachwhy.study.tables import draw_effort, draw_missing
 
 HASH = "9f2c4be1a07d5e3388c1b6d2f40e97aa51c3d8867be024f19d6a3c75e8b1f204"
 NASTY = "<script>alert('x')</script> & \x1b[31mred\x1b[0m \u202egnp.exe \x07 \ud800 \"quoted\""
@@ -172,7 +173,7 @@ def make_ambiguity() -> StudyView:
             CellSummary(id=HASH[:16], kind="sft", arm=arm, seed=seed, state="done", updates=240) for arm in arms for seed in (1, 2)
         ),
         contrasts=tuple(contrasts),
-        missing={},
+        missing={"ok": 1584},
         answer=Answer(
             verdict="yes",
             sentence="Yes: on goods never trained, a reason moved choices towards the feature it names, +0.84 nats more than a filler did.",
@@ -261,7 +262,7 @@ def make_honeypots() -> StudyView:
             CellSummary(id=HASH[16:32], kind="sft", arm="repeat", seed=1, state="failed", reason="out of memory"),
         ),
         contrasts=tuple(contrasts),
-        missing={"truncated": 2},
+        missing={"ok": 600, "truncated": 2},
         answer=Answer(verdict="withheld", sentence="No answer: a condition that the measurement rests on did not hold."),
         notes=("A bag-of-words classifier trained on the same rows scores 0.61 on the far scenarios.",),
     )
@@ -408,7 +409,33 @@ def test_ids_are_unique_and_every_link_has_its_target(page: str) -> None:
 def test_same_study_twice_stands_on_one_page() -> None:
     view = replace(make_honeypots(), figure_rows=[])
     reader = read(render_runs([view, view], "Twice"))
-    assert {"honeypots-1-answer", "honeypots-2-answer"} <= {attrs.get("id") for _, attrs in reader.tags}
+    assert {"honeypots-run-1-answer", "honeypots-run-2-answer"} <= {attrs.get("id") for _, attrs in reader.tags}
+
+
+def test_names_of_runs_never_clash() -> None:
+    one, other = replace(make_honeypots(), figure_rows=[]), make_honeypots()
+    other = replace(other, figure_rows=[], report=other.report.model_copy(update={"name": "honeypots-run-1"}))
+    page = render_runs([one, one, other], "Thrice")
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_rows_that_were_read_are_not_missing() -> None:
+    texts = {view.report.name: str(draw_missing(view)) for view in (make_ambiguity(), make_honeypots())}
+    assert "Nothing: all" in texts["ambiguity"]
+    assert "2 of" in texts["honeypots"]
+    assert "ok:" not in "".join(texts.values())
+
+
+def test_start_of_its_own_is_not_compared_in_effort() -> None:
+    view = make_ambiguity()
+    start = replace(view.ledger[0], arm="start", updates=3, supervised_tokens=5)
+    assert str(draw_effort(view)[0]) == str(draw_effort(replace(view, ledger=[start, *view.ledger]))[0])
+
+
+def test_settings_of_one_arm_are_said() -> None:
+    view = replace(make_ambiguity(), arm_settings={"price": {"learning_rate": 0.5}})
+    assert "what they differ in is not the data alone (price: learning_rate 0.5)" in str(draw_effort(view)[0])
 
 
 def test_every_measure_in_a_table_comes_with_its_n(page: str) -> None:

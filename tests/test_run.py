@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from test_study import add_rows, call, leaking_row, study_of, write_study
 
@@ -224,6 +225,47 @@ def test_page_can_be_made_again_from_the_folder_alone(whole: Whole, tmp_path: Pa
     assert found.exit_code == 0, found.output
     assert found.stdout == f"{tmp_path / 'sub' / 'page.html'}\n"
     assert report_of(whole.output).question in (tmp_path / "sub" / "page.html").read_text()
+
+
+def test_page_of_other_runs_is_never_handed_back(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    page = tmp_path / "page.html"
+    assert call("report", whole.output, "--output", page).exit_code == 0
+    first = page.read_text()
+    assert call("report", whole.output, whole.output, "--output", page, "--title", "Another").exit_code == 0
+    assert page.read_text() != first
+    assert call("report", whole.output, tmp_path / "nowhere", "--output", page).exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.html", "outcomes.csv"])
+def test_derived_file_that_is_lost_or_damaged_is_made_again(whole: Whole, tmp_path: Path, own_cache: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.output, folder)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*")}
+    (folder / name).unlink()
+    if name == "report.json":
+        (folder / name).write_text("{")
+        found = call("report", folder)
+        assert (found.exit_code, "cannot be read" in found.stderr) == (EXIT_USAGE, True)
+    assert call("study", "run", whole.file, "--yes", "--output", folder).exit_code == 0
+    assert (folder / name).stat().st_size > 100
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*")} == before, "no cell is done again"
+
+
+def test_words_of_the_page_can_be_mended_after_a_run(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.output, folder)
+    study = yaml.safe_load(whole.file.read_text())
+    file = whole.file.with_name("mended.yaml")
+    file.write_text(yaml.safe_dump({**study, "question": "In other words?"}, sort_keys=False))
+    found = call("study", "run", file, "--yes", "--output", folder)
+    assert found.exit_code == 0, found.output
+    assert "In other words?" in (folder / "report.html").read_text()
+
+
+def test_page_says_how_to_run_it_again(whole: Whole) -> None:
+    plan = json.loads((whole.output / "plan.json").read_text())
+    assert plan["command"] == f"teachwhy study run {whole.file} --output {whole.output}"
+    assert plan["command"].partition(" --output")[0] in (whole.output / "report.html").read_text()
 
 
 def test_folder_that_is_no_run_has_no_page(tmp_path: Path) -> None:

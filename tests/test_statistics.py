@@ -387,3 +387,28 @@ def test_missing_bounds_hold_the_known_mean_and_meet_without_missing(known: list
 def test_impossible_sums_are_refused(wrong: tuple[float, int, int]) -> None:
     with pytest.raises(ValueError, match=r"no mean|cannot sum|no range"):
         sut.missing_bounds(*wrong)
+
+
+@pytest.mark.parametrize("icc", [0.0, 0.2, 0.4])
+def test_interval_over_families_covers_other_families(icc: float) -> None:
+    """4 families of 6 scenarios, one seed and three: without families the interval misses; with them it covers."""
+    rng, n_tables = np.random.default_rng(4), 500
+    families = [str(place // 6) for place in range(24)]
+    for n_seeds in (1, 3):
+        n_covered = 0
+        for _ in range(n_tables):
+            scenario = np.sqrt(icc) * rng.normal(size=4).repeat(6) + np.sqrt(1 - icc) * rng.normal(size=24)
+            table = scenario + (0.5 * rng.normal(size=(n_seeds, 24)) if n_seeds > 1 else 0)
+            found = sut.crossed_interval(table if n_seeds > 1 else scenario[None], families=families)
+            n_covered += found.low <= 0 <= found.high
+        assert n_covered / n_tables > 0.95 - 3 * np.sqrt(0.95 * 0.05 / n_tables)
+
+
+def test_families_by_hand() -> None:
+    found = sut.crossed_interval([[1.0, 3.0, 5.0, 7.0]], families=["a", "a", "b", "b"])
+    # sums of deviations from 4 by family: -4 and 4; variance of the mean 2/1 * (16 + 16) / 16 = 4
+    assert found.family_error == pytest.approx(2.0)
+    assert found.high - found.estimate == pytest.approx(12.706 * 2.0, rel=1e-4)
+    assert (found.n_families, found.estimate) == (2, 4.0)
+    with pytest.raises(ValueError, match="two names at least"):
+        sut.crossed_interval([[1.0, 2.0]], families=["a", "a"])

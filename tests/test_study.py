@@ -171,6 +171,14 @@ NAMED = {"name": "c", "evaluation": "ambiguity", "splits": ["far"], "plus": ["pr
         ({"contrasts": [{**NAMED, "plus": []}]}, "contrasts.0.plus: ", ""),
         ({"contrasts": [{**NAMED, "evaluation": "goals"}]}, "needs the evaluation 'goals'", ""),
         ({"against_bare": "nothing"}, "no contrast has the name 'nothing'", ""),
+        ({"arms": {"[/b]": [{"sft": "a"}], "place": [{"sft": "a"}]}}, "String should match pattern", ""),
+        ({"arms": {"a\x1b[31m": [{"sft": "a"}], "place": [{"sft": "a"}]}}, "String should match pattern", ""),
+        ({"arms": {"repeat": [{"sft": "a"}], "place": [{"sft": "a"}]}}, "would be the same training again", ""),
+        ({"arms": {"oracle": [{"sft": "neutral"}], "place": [{"sft": "a"}]}}, "give it a corpus `oracle/...`", ""),
+        ({"split_labels": {"near": "x", "far": "x"}}, "two splits have the same words", ""),
+        ({"split_labels": {"ner": "x"}}, "no split 'ner'", "Did you mean 'near'?"),
+        ({"settings": {"max_norm": float("inf")}}, "settings.max_norm: Input should be a finite number", ""),
+        ({"settings": {"learning_rate": float("nan")}}, "settings.learning_rate: Input should be a finite number", ""),
     ],
     ids=str,
 )
@@ -211,7 +219,11 @@ def test_what_cannot_be_run_is_refused_before_it_starts(
 def test_unknown_evaluation_and_split_are_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
     study = study_of(tiny_model_dir, evaluations=["ambiguty"])
     study["primary"]["evaluation"] = "ambiguty"
-    refuse(write_study(tmp_path, study), "there is no evaluation 'ambiguty'", hint="There are: honeypots, goals, ambiguity, agreement.")
+    refuse(
+        write_study(tmp_path, study),
+        "there is no evaluation 'ambiguty'",
+        hint="There are: honeypots, goals, ambiguity, agreement, conduct, lookalikes, capability.",
+    )
     study = study_of(tiny_model_dir, evaluations=[{"ambiguity": {"splits": ["near"], "limit": 2}}])
     refuse(write_study(tmp_path, study), "has no split 'far' in this study", hint="There are: near.")
     study = study_of(tiny_model_dir, evaluations=[{"ambiguity": {"splits": ["near", "farr"]}}])
@@ -225,6 +237,34 @@ def test_base_without_safetensors_is_refused(tmp_path: Path, tiny_model_dir: Pat
     for name in kept:
         (base / name).write_bytes(b"\x80\x04N.")
     refuse(write_study(tmp_path, study_of(base)), says, str(base))
+
+
+def test_model_without_a_tokenizer_or_with_a_broken_config_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base, ignore=shutil.ignore_patterns("token*", "vocab*", "merges*", "chat_template*"))
+    refuse(write_study(tmp_path, study_of(base)), "the model's tokenizer cannot be loaded", str(base), hint="tokenizer.json")
+    shutil.copytree(tiny_model_dir, base, dirs_exist_ok=True)
+    (base / "config.json").write_text("{")
+    refuse(write_study(tmp_path, study_of(base)), str(base))
+
+
+def test_file_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    refuse(write_study(tmp_path, "name: " + "[" * 5000 + "]" * 5000), "nested too deeply")
+
+
+def test_output_that_is_a_file_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    file = write_study(tmp_path, study_of(tiny_model_dir))
+    (tmp_path / "taken").write_text("")
+    for output in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        found = call("study", "run", file, "--yes", "--output", output)
+        assert (found.exit_code, "Traceback" in found.output) == (EXIT_USAGE, False), found.output
+
+
+def test_shipped_name_means_what_is_shipped(planner: Callable[..., Plan], tmp_path: Path) -> None:
+    (tmp_path / "neutral").mkdir()
+    add_rows(tmp_path / "neutral" / "corpus.jsonl", leaking_row())
+    plan = planner(arms={"price": [{"sft": "neutral"}], "place": [{"sft": "neutral"}]}, neutral="neutral")
+    assert plan.ledger
 
 
 # Leaks
@@ -394,7 +434,7 @@ def test_shares_of_corpora_are_of_supervised_tokens(planner: Callable[..., Plan]
     mixed = {"corpora": {"price.jsonl": 0.75, "place.jsonl": 0.25}}
     plan = planner(arms={"price": [mixed], "place": [mixed]}, settings={**SETTINGS, "updates": 20})
     rows = [row for batch in plan.batches[plan.cells[1].id] for row in batch]
-    assert sum(row.source == "price" for row in rows) == 15
+    assert sum(row.source == "price.jsonl" for row in rows) == 15
 
 
 def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +452,7 @@ def test_plan_is_hashed_and_kept(planner: Callable[..., Plan], tmp_path: Path) -
     written = study_run.write_plan(tmp_path, body, 10.2)
     held = json.loads((tmp_path / "plan.json").read_text())
     assert held == written
-    rest = {key: value for key, value in held.items() if key not in ("sha256", "made_at", "estimate_seconds")}
+    rest = {key: value for key, value in held.items() if key not in ("sha256", "made_at", "estimate_seconds", "command")}
     assert held["sha256"] == hash_text(canonical_json(rest))
     assert held["primary"]["plus"] == ["price"]
     assert study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 99.0) == held
@@ -420,7 +460,8 @@ def test_plan_is_hashed_and_kept(planner: Callable[..., Plan], tmp_path: Path) -
 
 def test_changed_plan_is_refused_once_there_are_outcomes(planner: Callable[..., Plan], tmp_path: Path) -> None:
     study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 1)
-    changed = study_run.describe_plan(planner(question="Another?"), tmp_path)
+    assert study_run.describe_plan(planner(question="Another?"), tmp_path) == study_run.describe_plan(planner(), tmp_path), "words alone"
+    changed = study_run.describe_plan(planner(name="other"), tmp_path)
     again = study_run.write_plan(tmp_path, changed, 1)  # nothing was seen yet
     cell = tmp_path / "cells" / "ambiguity-1"
     cell.mkdir(parents=True)
@@ -446,4 +487,4 @@ def test_only_looking_at_the_plan_writes_nothing(tmp_path: Path, tiny_model_dir:
     assert found.exit_code == 0, found.output
     assert "5 cells" in found.stderr
     assert "Is [this] safe [/to] print?" in found.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock"] == []
+    assert not (tmp_path / "out").exists()

@@ -206,6 +206,19 @@ def test_killed_run_resumes_to_the_same_bits(
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["adapter"]
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"{" + data])
+def test_damaged_checkpoint_is_dropped_and_training_begins_anew(
+    tiny_model_dir: Path, tmp_path: Path, batches: list[list[Encoded]], monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
+    whole = train(tiny_model_dir, tmp_path / "whole", batches)
+    monkeypatch.setattr(sut, "CHECKPOINT_SECONDS", -1.0)
+    with pytest.raises(Killed):
+        train(tiny_model_dir, tmp_path / "killed", batches, report=kill_after(4))
+    checkpoint = tmp_path / "killed" / sut.CHECKPOINT
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    assert train(tiny_model_dir, tmp_path / "killed", batches) == whole
+
+
 def test_resumed_run_reports_the_losses_of_the_whole(
     tiny_model_dir: Path, tmp_path: Path, batches: list[list[Encoded]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

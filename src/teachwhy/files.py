@@ -112,6 +112,8 @@ def read_yaml(path: Path) -> Any:
         raise UserError("there is no such file", where=str(path)) from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise UserError("the file is not UTF-8 text", where=str(path), hint="Save it again as UTF-8.") from None
+    except RecursionError:
+        raise UserError("the file is nested too deeply", where=str(path)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" on line {mark.line + 1}" if mark else ""
@@ -193,6 +195,8 @@ def explain_os_error(error: OSError, path: Path) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "Free some space and type the same command again: what is done is kept."
         return UserError("no space is left on the disk", where=str(path), hint=hint)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return UserError("a file stands where a folder is needed", where=str(path), hint="Name another place with --output.")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return UserError("the folder cannot be written", where=str(path))
     return error

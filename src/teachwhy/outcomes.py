@@ -124,16 +124,27 @@ def margin_table(rows: Sequence[Outcome], selection: Selection, arm: str, seeds:
         return np.where(counts > 0, sums / counts, np.nan)
 
 
+class ContrastTable(NamedTuple):
+    """Contrasted margins, paired by seed and scenario."""
+
+    values: Floats
+    """Nats, n_seeds x n_scenarios."""
+    families: tuple[str, ...]
+    """Of the scenarios."""
+
+
 def contrast_table(
     rows: Sequence[Outcome], selection: Selection, plus: Sequence[str], minus: Sequence[str], seeds: Sequence[int]
-) -> Floats:
-    """Sum of the arms of `plus` less those of `minus`, n_seeds x n_scenarios, paired by seed and scenario.
+) -> ContrastTable:
+    """Sum of the arms of `plus` less those of `minus`.
 
     Scenarios that some arm or seed lacks are left out; `missing` in the report counts them.
     """
     scenarios = scenario_names(rows, selection)
+    family = {row.scenario: row.family for row in rows if selection.holds(row)}
     table = np.zeros((len(seeds), len(scenarios)))
     for arms, sign in ((plus, 1.0), (minus, -1.0)):
         for arm in arms:
             table += sign * margin_table(rows, selection, arm, seeds, scenarios)
-    return table[:, ~np.isnan(table).any(axis=0)]
+    whole = np.flatnonzero(~np.isnan(table).any(axis=0))
+    return ContrastTable(table[:, whole], tuple(family[scenarios[place]] for place in whole))

@@ -70,6 +70,10 @@ class CrossedInterval(NamedTuple):
     p: float | None
     """Two-sided, of a grand mean of 0; None under five seeds and from the bootstrap."""
     method: str
+    n_families: int = 0
+    """Families that the scenarios were counted by; 0: they were not."""
+    family_error: float | None = None
+    """Standard error of the grand mean over families."""
 
 
 class _MeanSquares(NamedTuple):
@@ -126,11 +130,12 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     return PairedDifference(*found, p=float(_two_sided_p(np.asarray(found.estimate), *_one_way_error(differences))))
 
 
-def crossed_interval(table: ArrayLike, level: float = 0.95) -> CrossedInterval:
+def crossed_interval(table: ArrayLike, level: float = 0.95, families: Sequence[str] = ()) -> CrossedInterval:
     """Grand mean with an interval in which seeds and scenarios are crossed random factors. Use this one for inference.
 
     table: shape (n_seeds, n_scenarios), already contrasted values (so that 0 means no effect), no gaps, n_scenarios >= 2.
-    level: in (0, 1). ValueError: wrong shape, under two scenarios, NaN or infinite.
+    level: in (0, 1). families: of the scenarios, in the columns' order; given where the claim is about other families, too.
+    ValueError: wrong shape, under two scenarios, NaN or infinite, one family.
 
     Two-way random-effects analysis of variance without replication: the squared standard error of the grand mean is
     (MS_seed + MS_scenario - MS_residual) / (n_seeds n_scenarios), with Satterthwaite's degrees of freedom. That alone covers
@@ -147,6 +152,11 @@ def crossed_interval(table: ArrayLike, level: float = 0.95) -> CrossedInterval:
     One seed: the t interval over scenarios, which says nothing of other seeds; `method` says so. Two to four seeds: the
     interval is honest and often very wide (at two seeds a seed effect is judged on one degree of freedom), and p is None.
 
+    Families: scenarios of one family are more alike than others, so that the interval over scenarios covers too little (4 families
+    of 6 scenarios, 95 %: 89, 83 and 78 % where the intraclass correlation is 0.1, 0.2 and 0.3). With families, the interval is never
+    narrower than the one from the cluster-robust variance of the grand mean over families, with families - 1 degrees of freedom
+    (Cameron and Miller 2015, Journal of Human Resources 50(2), sections II and VI); in the same simulation it covers 95 to 98 %.
+
     Source: Searle, Casella and McCulloch 1992, Variance Components, chapter 4; Satterthwaite 1946, Biometrics Bulletin 2(6).
     On how two-way errors fail with few clusters: MacKinnon, Nielsen and Webb 2024, arXiv 2406.08880.
     """
@@ -154,13 +164,35 @@ def crossed_interval(table: ArrayLike, level: float = 0.95) -> CrossedInterval:
     checked = _check_values(table, 2, "table")
     n_seeds, n_scenarios = checked.shape
     if n_seeds == 1:
-        return _over_scenarios(checked, level)
-    squares = _mean_squares(checked)
-    errors, df = _crossed_errors(squares, n_seeds, n_scenarios)
-    half = float(_half_widths(errors, df, level))
-    mean = float(checked.mean())
-    p = float(_two_sided_p(np.asarray(mean), errors, df)) if n_seeds >= MIN_SEEDS_FOR_P else None
-    return _describe(checked, mean - half, mean + half, p, "crossed analysis of variance, Satterthwaite df, at least either one-way t")
+        found = _over_scenarios(checked, level)
+    else:
+        squares = _mean_squares(checked)
+        errors, df = _crossed_errors(squares, n_seeds, n_scenarios)
+        half = float(_half_widths(errors, df, level))
+        mean = float(checked.mean())
+        p = float(_two_sided_p(np.asarray(mean), errors, df)) if n_seeds >= MIN_SEEDS_FOR_P else None
+        found = _describe(checked, mean - half, mean + half, p, "crossed analysis of variance, Satterthwaite df, at least either one-way t")
+    return _over_families(found, checked.mean(axis=0), families, level) if families else found
+
+
+def _over_families(found: CrossedInterval, means: Floats, families: Sequence[str], level: float) -> CrossedInterval:
+    """The interval made as wide as the one over families. means: shape (n_scenarios,)."""
+    from scipy import stats
+
+    names = sorted(set(families))
+    if len(families) != means.size or len(names) < 2:
+        raise ValueError(f"{means.size} scenarios need as many families, of two names at least, not {len(families)} of {len(names)}")
+    sums = np.array([sum(mean - found.estimate for mean, name in zip(means, families, strict=True) if name == one) for one in names])
+    df = len(names) - 1
+    error = float(np.sqrt(len(names) / df * np.sum(sums**2))) / means.size
+    half = max(float(stats.t.ppf((1 + level) / 2, df)) * error, found.high - found.estimate)
+    p = found.p
+    if p is not None and error > 0:
+        p = max(p, float(2 * stats.t.sf(abs(found.estimate) / error, df)))
+    return found._replace(
+        low=found.estimate - half, high=found.estimate + half, p=p, n_families=len(names), family_error=error,
+        method=f"{found.method}, at least the t over families",
+    )  # fmt: skip
 
 
 def crossed_bootstrap(table: ArrayLike, level: float = 0.95, n_boot: int = 10_000, seed: int = 0) -> CrossedInterval:

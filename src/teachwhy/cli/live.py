@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from teachwhy.cli.app import strip_controls
+
 if TYPE_CHECKING:
     from teachwhy.study.run import Event, Listener
     from teachwhy.study.session import Session
@@ -69,7 +71,7 @@ class _Board:
 
     def words(self, event: Event) -> str:
         name = f"{event.cell.kind} of {event.cell.arm}, seed {event.cell.seed}"
-        return f"{name}: {event.seconds:.0f} s" if event.kind == "done" else f"{name} failed: {event.reason}"
+        return f"{name}: {event.seconds:.0f} s" if event.kind == "done" else strip_controls(f"{name} failed: {event.reason}")
 
     def __rich__(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -80,7 +82,7 @@ class _Board:
             step = event.step
             bar = ProgressBar(total=step.total if step else 1, completed=step.done if step else 0, width=20)
             count = f"{step.done}/{step.total} {step.rate}" if step else "starting"
-            table.add_row(f"{event.cell.kind} {event.cell.arm} seed {event.cell.seed}", bar, count)
+            table.add_row(Text(f"{event.cell.kind} {event.cell.arm} seed {event.cell.seed}"), bar, Text(count))
         elapsed = time.monotonic() - self.started
         table.add_row(
             Text(f"{self.n_done}/{self.n_cells} cells", style="bold"),

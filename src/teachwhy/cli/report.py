@@ -16,13 +16,15 @@ def report(
     title: Annotated[str, typer.Option(help="The page's title.")] = "teachwhy: what was measured",
 ) -> None:
     """Make one self-contained HTML page from one run or several; print its path."""
-    from teachwhy.files import write_text
+    from teachwhy.files import explain_os_error, write_text
     from teachwhy.study.gather import view_run
     from teachwhy.study.page import render_runs
 
     page = output or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
-    newest = max((path.stat().st_mtime for run in runs for path in run.glob("report.json")), default=0.0)
-    if not (page.is_file() and page.stat().st_mtime > newest > 0):
+    html = render_runs([view_run(run) for run in runs], title)
+    try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_text(page, render_runs([view_run(run) for run in runs], title))
+    except OSError as error:
+        raise explain_os_error(error, page) from error
+    write_text(page, html)
     typer.echo(page)

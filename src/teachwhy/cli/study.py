@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from teachwhy.errors import EXIT_FINDINGS, EXIT_INCONCLUSIVE, UserError
+
 if TYPE_CHECKING:
     from teachwhy.records import StudyReport
     from teachwhy.study.plan import Plan
@@ -36,14 +38,20 @@ def run_study(
 
     session = Session(spec, source, run_dir)
     if session.already_done() and not plan:
-        _say_done(session.read_report(), run_dir)
+        report = session.read_report()
+        _say_done(report, run_dir)
+        _end_withheld(report)
         return
+    if plan and not _have_model(spec.start.model):
+        raise UserError("the plan needs the model's tokenizer, and the model is not here", hint="Type: teachwhy models get builtin")
     _need_model(spec.start.model, yes)
+    if plan:
+        session.prepare(workers)
+        _show_plan(session.plan, session.seconds_left, session.workers, run_dir)
+        return
     with session.locked():
         session.prepare(workers)
         _show_plan(session.plan, session.seconds_left, session.workers, run_dir)
-        if plan:
-            return
         if not yes and not typer.confirm("Start?", default=True, err=True):
             raise typer.Exit(0)
         from teachwhy.cli.live import show_cells
@@ -52,7 +60,19 @@ def run_study(
             report = session.run(listen)
     _say_done(report, run_dir)
     if any(cell.state != "done" for cell in report.cells):
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_FINDINGS)
+    _end_withheld(report)
+
+
+def _end_withheld(report: StudyReport) -> None:
+    if report.answer.verdict == "withheld":
+        raise typer.Exit(EXIT_INCONCLUSIVE)
+
+
+def _have_model(model: str) -> bool:
+    from teachwhy.models import builtin
+
+    return model not in builtin.ALIASES or builtin.find_builtin() is not None
 
 
 def _need_model(model: str, yes: bool) -> None:
@@ -60,7 +80,7 @@ def _need_model(model: str, yes: bool) -> None:
     from teachwhy.cli.app import say
     from teachwhy.models import builtin
 
-    if model not in builtin.ALIASES or builtin.find_builtin():
+    if _have_model(model):
         return
     if not yes and not typer.confirm(f"The built-in model is not here yet: fetch {builtin.DOWNLOAD_MB} MB?", default=True, err=True):
         raise typer.Exit(0)
@@ -82,7 +102,9 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
     for row in plan.ledger:
         effort = row.effort
         table.add_row(
-            row.arm, str(row.seed), *(f"{value:,}" for value in (effort.n_updates, effort.n_rows, effort.n_tokens, effort.n_supervised))
+            Text(row.arm),
+            str(row.seed),
+            *(f"{value:,}" for value in (effort.n_updates, effort.n_rows, effort.n_tokens, effort.n_supervised)),
         )
     console.print(table)
     for line in plan.waived:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from teachwhy.errors import UserError
+from teachwhy.errors import MissingExtra, UserError
 from teachwhy.shipped import ROOT
 
 if TYPE_CHECKING:
@@ -36,9 +36,18 @@ class Encoded(NamedTuple):
 @cache
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder. Never imports torch by itself."""
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra(f"local weights need {error.name}, which is not installed") from None
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise UserError(
+            f"the model's tokenizer cannot be loaded: {(str(error).splitlines() or [''])[0][:200]}",
+            where=str(folder),
+            hint="The folder needs config.json, tokenizer.json and tokenizer_config.json.",
+        ) from error
     if not tokenizer.chat_template:
         raise UserError(
             "the model has no chat template", where=str(folder), hint="Use an instruction-tuned model, or add chat_template.jinja."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
 from teachwhy.files import hash_file, parse_record, read_card, read_yaml, write_text
 from teachwhy.models.builtin import ABOUT, ALIASES
@@ -18,7 +19,15 @@ from teachwhy.study.schema import StudySpec
 from teachwhy.study.view import DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
 
 STUDY, OUTCOMES, REPORT, PAGE = "study.yaml", "outcomes.csv", "report.json", "report.html"
-POLES = {"honeypots": ("harmful", "safe"), "ambiguity": ("price", "place"), "goals": ("pursued", "other"), "agreement": ("both", "neither")}
+POLES = {
+    "honeypots": ("harmful", "safe"),
+    "ambiguity": ("price", "place"),
+    "goals": ("pursued", "other"),
+    "agreement": ("both", "neither"),
+    "conduct": ("harmful", "safe"),
+    "lookalikes": ("refusing", "helpful"),
+    "capability": ("right", "wrong"),
+}
 CORPUS_ABOUT = {
     "replies": "replies to honeypots of the trained families; written by a language model for this project",
     "oracle": "the same for the oracle's scenarios of the far families",
@@ -58,9 +67,18 @@ def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
             hint=f"Type: teachwhy study run {run_dir.name} --output {run_dir}",
         )
     spec = parse_record(StudySpec, read_yaml(run_dir / STUDY), where=str(run_dir / STUDY))
-    report = parse_record(StudyReport, json.loads((run_dir / REPORT).read_text(encoding="utf-8")), where=str(run_dir / REPORT))
-    plan: dict[str, Any] = json.loads((run_dir / "plan.json").read_text(encoding="utf-8"))
-    return spec, report, plan
+    report = parse_record(StudyReport, _read_json(run_dir / REPORT), where=str(run_dir / REPORT))
+    return spec, report, _read_json(run_dir / "plan.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError("the file cannot be read", where=str(path), hint="Type `teachwhy study run` again: what can be is made anew.")
+    return value
 
 
 def view_run(run_dir: Path) -> StudyView:
@@ -68,7 +86,8 @@ def view_run(run_dir: Path) -> StudyView:
     spec, report, plan = read_run(run_dir)
     rows = read_outcomes(run_dir / OUTCOMES)
     trained = [cell for cell in report.cells if cell.kind == "sft" and cell.state == "done"]
-    versions = read_card(run_dir / "cells" / f"sft-{trained[0].id}").versions if trained else {}
+    card = read_card(run_dir / "cells" / f"sft-{trained[0].id}") if trained else None
+    versions, dtype = (card.versions, card.machine.get("dtype", "")) if card else ({}, spec.settings.dtype)
     main = spec.primary.evaluation
     labels = spec.split_labels or {split: split for split in dict.fromkeys(row.split for row in rows if row.evaluation == main)}
     return StudyView(
@@ -80,15 +99,16 @@ def view_run(run_dir: Path) -> StudyView:
         against_filler=spec.against_filler,
         transcripts=_transcripts(run_dir, spec, report, rows),
         ledger=[_ledger_row(row) for row in plan["ledger"]],
-        data_cards=_data_cards(run_dir, trained),
+        data_cards=_data_cards(run_dir, trained, plan.get("corpora", {})),
         missing_rows=_missing_rows(rows),
-        settings=spec.settings.model_dump() | {"start": spec.start.model, "seeds": list(spec.seeds)},
+        settings=spec.settings.model_dump() | {"dtype": dtype, "start": spec.start.model, "seeds": list(spec.seeds)},
+        arm_settings={arm: stage.settings for arm, stages in spec.arms.items() for stage in stages if stage.settings},
         versions=versions,
         hashes={"study and data": plan["study"], "plan": plan["sha256"], "outcomes.csv": hash_file(run_dir / OUTCOMES)},
         minutes=sum(cell.seconds for cell in report.cells) / 60,
         model_about=f"{spec.start.model}: {ABOUT}" if spec.start.model in ALIASES else spec.start.model,
         plan={"primary": _say_primary(spec), "sha256": plan["sha256"], "made_at": plan["made_at"]},
-        commands=f"teachwhy study run {spec.name} --output runs/{spec.name}",
+        commands=str(plan.get("command", f"teachwhy study run {spec.name}")),
     )
 
 
@@ -116,15 +136,15 @@ def _ledger_row(row: dict[str, Any]) -> LedgerRow:
     return LedgerRow(row["arm"], row["seed"], row["n_updates"], row["n_rows"], row["n_tokens"] - row["n_supervised"], row["n_supervised"])
 
 
-def _data_cards(run_dir: Path, trained: Sequence[CellSummary]) -> list[DataCard]:
+def _data_cards(run_dir: Path, trained: Sequence[CellSummary], hashes: Mapping[str, str]) -> list[DataCard]:
     """One line a corpus, from the first training that was given it."""
     cards: dict[str, DataCard] = {}
     for cell in trained:
         card = read_card(run_dir / "cells" / f"sft-{cell.id}")
         for name, size in card.details.get("corpora", {}).items():
-            about = CORPUS_ABOUT.get(name.partition("/")[0], "the user's own")
-            licence = "Apache-2.0" if name.partition("/")[0] in CORPUS_ABOUT else "the user's"
-            cards.setdefault(name, DataCard(name, size["rows"], size["supervised_tokens"], card.inputs["rows"], licence, about))
+            about = CORPUS_ABOUT[name.partition("/")[0]] if name in NAMES else "the user's own"
+            licence = "Apache-2.0" if name in NAMES else "the user's"
+            cards.setdefault(name, DataCard(name, size["rows"], size["supervised_tokens"], hashes.get(name, ""), licence, about))
     return list(cards.values())
 
 
@@ -158,11 +178,11 @@ def _transcripts(run_dir: Path, spec: StudySpec, report: StudyReport, rows: Sequ
     samples = {arm: _read_samples(run_dir, cells[arm]) for arm in arms if arm in cells}
     if not samples or "start" not in samples:
         return []
-    chosen = _choose_items(spec, rows)
-    return [_transcript(sample_id, title, samples) for sample_id, title in chosen if all(sample_id in group for group in samples.values())]
+    read = [{name for name, sample in group.items() if sample.scores} for group in samples.values()]
+    return [_transcript(sample_id, title, samples) for sample_id, title in _choose_items(spec, rows, set.intersection(*read))]
 
 
-def _choose_items(spec: StudySpec, rows: Sequence[Outcome]) -> list[tuple[str, str]]:
+def _choose_items(spec: StudySpec, rows: Sequence[Outcome], read: set[str]) -> list[tuple[str, str]]:
     """(sample id, title): by the size of the primary contrast on single scenarios, first seed, first fill; by rule, not by taste."""
     sums: dict[str, float] = {}
     splits: dict[str, str] = {}
@@ -173,6 +193,7 @@ def _choose_items(spec: StudySpec, rows: Sequence[Outcome]) -> list[tuple[str, s
             and not row.twin
             and row.fill == 0
             and row.margin is not None
+            and row.sample_id in read
             and row.arm in signs
             and row.seed == spec.seeds[0]
         ):

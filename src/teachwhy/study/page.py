@@ -79,6 +79,7 @@ ABOUT = (
 )
 _VERDICTS: dict[str, tuple[CalloutKind, str]] = {
     "yes": ("answer", "Answer"),
+    "hint": ("finding", "A hint"),
     "no_difference_seen": ("finding", "Answer: no difference seen"),
     "opposite": ("finding", "Answer: the opposite"),
     "withheld": ("withheld", "Answer withheld"),
@@ -92,7 +93,9 @@ def render_runs(views: Sequence[StudyView], title: str, lead: str = "") -> str:
         sections = study_sections(views[0])
     else:
         names = [slug(view.report.name) for view in views]
-        prefixes = [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names, 1)]
+        prefixes = [name if names.count(name) == 1 else f"{name}-run-{index}" for index, name in enumerate(names, 1)]
+        while len(set(prefixes)) < len(prefixes):  # a study may be called a-run-1
+            prefixes = [f"{prefix}-{index}" for index, prefix in enumerate(prefixes, 1)]
         sections = [
             Section(f"Study: {view.report.name}", prefix, sections=tuple(study_sections(view, prefix)))
             for view, prefix in zip(views, prefixes, strict=True)
@@ -156,7 +159,7 @@ def _primary_line(view: StudyView, primary: Primary) -> str:
     parts = [
         f"Primary contrast, {with_minus(primary.contrast)}{where}: {format_signed(primary.difference)}{unit}, "
         f"{INTERVAL} {format_interval(primary.low, primary.high)}",
-        f"n = {count_n(primary.n_scenarios, primary.n_seeds)}",
+        f"n = {count_n(primary.n_scenarios, primary.n_seeds, primary.n_families)}",
     ]
     if primary.smallest_detectable is not None:
         parts.append(f"a true difference of {format_plain(primary.smallest_detectable)}{unit} would be found by 80 % of such studies")
@@ -237,7 +240,7 @@ def _pair(view: StudyView) -> list[Block]:
         if found is None:
             tiles.append(Tile(title, ABSENT, "Not part of this study."))
             continue
-        where, n = split_words(view, found.split), count_n(found.n_scenarios, found.n_seeds)
+        where, n = split_words(view, found.split), count_n(found.n_scenarios, found.n_seeds, found.n_families)
         text = f"{with_minus(found.name)}, {where}. {INTERVAL} {format_interval(found.low, found.high)}; n = {n}."
         tiles.append(Tile(title, f"{format_signed(found.difference)} {found.unit}", text))
     return [Tiles(tuple(tiles)), Prose(WHY_FILLER)]
@@ -271,7 +274,7 @@ def _replay(view: StudyView) -> list[Block]:
 
     plan = {"plan.json sha256": view.plan["sha256"], "plan made at": view.plan["made_at"]}
     return [
-        Prose(f"The run took {format_minutes(view.minutes)}. To run it again:"),
+        Prose(f"All cells, one after another, take {format_minutes(view.minutes)}. To run it again:"),
         Code(view.commands),
         Details("Settings, resolved", (facts(view.settings),)),
         Details("Versions", (facts(view.versions),)),

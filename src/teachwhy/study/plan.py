@@ -162,7 +162,7 @@ class _Drawer:
         rows = []
         for _ in range(n_rows):
             name = min(given, key=lambda corpus: given[corpus] / stage.corpora[corpus])
-            rows.append(next(pools[name]))
+            rows.append(next(pools[name]).model_copy(update={"source": name}))  # whatever a user's file calls itself
             given[name] += self.size(rows[-1]).n_supervised
         return rows
 

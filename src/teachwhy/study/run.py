@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -16,13 +17,12 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from teachwhy.corpora import NAMES
-from teachwhy.errors import TeachwhyError, UserError
-from teachwhy.files import CARD, canonical_json, explain_os_error, hash_file, hash_text, now, read_card, write_text
+from teachwhy.corpora import NAMES, hash_corpus
+from teachwhy.errors import UserError
+from teachwhy.files import CARD, canonical_json, explain_os_error, hash_text, now, read_card, write_text
 from teachwhy.records import CellSummary
-from teachwhy.shipped import find
 from teachwhy.study.plan import Cell, Plan
-from teachwhy.study.schema import StudySpec, shipped_hash
+from teachwhy.study.schema import StudySpec, comparable, shipped_hash
 from teachwhy.study.worker import Step, prepare_cell, run_cell, start_worker
 
 WORKER_BYTES = 2.5 * 2**30
@@ -50,11 +50,24 @@ def count_cores() -> int:
 
 
 def choose_workers(n_cells: int) -> int:
-    """As many workers as there are cores and memory for, at least one."""
+    """As many workers as there are cores and memory for, at least one; one where a GPU does the work."""
     import psutil
 
-    memory = int(psutil.virtual_memory().available // WORKER_BYTES)
-    return max(1, min(count_cores(), memory, n_cells))
+    from teachwhy.models.checkpoints import pick_device
+
+    if pick_device() != "cpu":
+        return 1
+    memory = psutil.virtual_memory().available
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        memory = min(memory, int(text))
+    return max(1, min(count_cores(), int(memory // WORKER_BYTES), n_cells))
+
+
+def corpus_names(spec: StudySpec) -> list[str]:
+    """Every corpus that a study trains or pads with, sorted."""
+    named = {name for stages in (spec.start.stages, *spec.arms.values()) for stage in stages for name in stage.corpora}
+    return sorted({*named, *([spec.neutral] if spec.neutral else [])})
 
 
 def study_hash(spec: StudySpec, beside: Path) -> str:
@@ -64,13 +77,10 @@ def study_hash(spec: StudySpec, beside: Path) -> str:
     """
     from teachwhy.models.checkpoints import hash_model
 
-    names = {name for stages in (spec.start.stages, *spec.arms.values()) for stage in stages for name in stage.corpora}
-    own = sorted(name for name in {*names, spec.neutral or "neutral"} if name not in NAMES)
-    paths = [find("corpora", name, beside=beside) for name in own]
-    hashes = [hash_file(path / "corpus.jsonl" if path.is_dir() else path) for path in paths]
+    hashes = [hash_corpus(name, beside=beside) for name in corpus_names(spec) if name not in NAMES]
     folder = Path(spec.start.model).expanduser()
     hashes += [hash_model(folder)] if folder.is_dir() else []
-    return hash_text(canonical_json([spec.model_dump(), shipped_hash(), *([hashes] if hashes else [])]))
+    return hash_text(canonical_json([comparable(spec), shipped_hash(), *([hashes] if hashes else [])]))
 
 
 def lock_run(run_dir: Path) -> FileLock:
@@ -100,7 +110,8 @@ def check_disk(run_dir: Path, plan: Plan) -> None:
     import shutil
 
     needed = sum(25 if cell.kind == "sft" else 2 for cell in plan.cells if not is_done(run_dir / CELLS, cell)) * 2**20
-    free = shutil.disk_usage(run_dir).free
+    held = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(held).free
     if free < needed:
         raise UserError(
             f"the study needs {needed >> 20} MB of disk, {free >> 20} MB are free",
@@ -186,7 +197,7 @@ def _settle(cell: Cell, future: Future[float], failed: dict[str, str], listen: L
             where=f"cell {cell.folder}",
             hint="Type the same command with --workers 1: what is done is kept.",
         ) from None
-    except (TeachwhyError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001  # whatever a worker died of: its cell fails, the others go on
         failed[cell.id] = str(error).splitlines()[0] if str(error) else type(error).__name__
         listen(Event("failed", cell, reason=failed[cell.id]))
 
@@ -248,12 +259,13 @@ def check_plan(run_dir: Path, body: dict[str, Any]) -> dict[str, Any] | None:
 
     Raises UserError when the plan has changed: looking at outcomes and then changing the plan makes a new run.
     """
-    import json
-
     path = run_dir / PLAN
     if not path.is_file():
         return None
-    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError("plan.json cannot be read", where=str(path), hint="Remove it, or name another folder with --output.") from None
     if held.get("sha256") == hash_text(canonical_json(body)):
         return held
     if any((run_dir / CELLS).glob("*/outcomes.csv")):
@@ -271,23 +283,28 @@ def describe_plan(plan: Plan, beside: Path) -> dict[str, Any]:
     return {
         "schema": "teachwhy.plan/1",
         "study": study_hash(spec, beside),
-        "primary": spec.primary.model_dump(mode="json"),
+        "primary": json.loads(canonical_json(comparable(spec)["primary"])),
         "arms": ["start", *spec.arms],
         "seeds": list(spec.seeds),
         "scored": plan.n_scored,
         "cells": [{"id": cell.id, "kind": cell.kind, "arm": cell.arm, "seed": cell.seed} for cell in plan.cells],
         "ledger": [{"arm": row.arm, "seed": row.seed, **row.effort._asdict()} for row in plan.ledger],
+        "corpora": {name: hash_corpus(name, beside=beside) for name in corpus_names(spec)},
         "waived": plan.waived,
     }
 
 
-def write_plan(run_dir: Path, body: dict[str, Any], estimate_seconds: float) -> dict[str, Any]:
+def write_plan(run_dir: Path, body: dict[str, Any], estimate_seconds: float, command: str = "") -> dict[str, Any]:
     """plan.json, hashed and written before the first outcome; one that is there must be the same plan. Raises UserError as `check_plan`."""
-    import json
-
     if held := check_plan(run_dir, body):
         return held
-    whole = {**body, "sha256": hash_text(canonical_json(body)), "made_at": now(), "estimate_seconds": round(estimate_seconds)}
+    whole = {
+        **body,
+        "sha256": hash_text(canonical_json(body)),
+        "made_at": now(),
+        "estimate_seconds": round(estimate_seconds),
+        "command": command,
+    }
     write_text(run_dir / PLAN, json.dumps(whole, indent=2) + "\n")
     return whole
 

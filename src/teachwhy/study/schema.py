@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,10 @@ from teachwhy.training.settings import SftSettings
 
 ADDED = ("start", "neutral", "oracle")
 """Arm names with a meaning of their own: `start` is always there and never written down."""
+
+
+ARM = r"^[A-Za-z0-9][A-Za-z0-9_.+ -]{0,39}$"
+"""Names of arms stand on terminals, in figures and in files."""
 
 
 class Stage(Record):
@@ -67,8 +71,8 @@ class Evaluation(Record):
     name: str
     splits: tuple[str, ...] = ()
     """Empty: all that it has."""
-    limit: int | None = Field(None, ge=2)
-    """Scenarios a split; the first ones, the same for every arm."""
+    limit: Annotated[int, Field(ge=2)] | dict[str, Annotated[int, Field(ge=2)]] | None = None
+    """Scenarios a split, or {SPLIT: NUMBER}: the first of every family, then the second, the same for every arm."""
     fills: int = Field(1, ge=1)
     twins: bool = True
 
@@ -117,7 +121,7 @@ class StudySpec(Record):
     start: Start = Start()
     seeds: tuple[int, ...] = Field(min_length=1)
     settings: SftSettings = SftSettings()
-    arms: dict[str, tuple[Stage, ...]] = Field(min_length=1)
+    arms: dict[Annotated[str, Field(pattern=ARM)], tuple[Stage, ...]] = Field(min_length=1)
     neutral: str | None = "neutral"
     """The corpus that makes effort equal."""
     evaluations: tuple[Evaluation, ...] = Field(min_length=1)
@@ -136,6 +140,12 @@ class StudySpec(Record):
             raise ValueError(f"a seed stands twice in {list(self.seeds)}")
         if "start" in self.arms:
             raise ValueError("`start` is always an arm and is not written down; its model goes under the study's `start:`")
+        if "repeat" in self.arms:
+            raise ValueError("an arm `repeat` would be the same training again; name what is trained, and use more seeds for repeats")
+        if any(not name.startswith("oracle/") for stage in self.arms.get("oracle", ()) for name in stage.corpora):
+            raise ValueError("the arm `oracle` is the one that is trained on far families: give it a corpus `oracle/...`, or another name")
+        if len(set(self.split_labels.values())) != len(self.split_labels):
+            raise ValueError(f"two splits have the same words in split_labels: {self.split_labels}")
         names = {evaluation.name for evaluation in self.evaluations}
         if len(names) != len(self.evaluations):
             raise ValueError("an evaluation stands twice")
@@ -173,6 +183,15 @@ def place_errors(where: str, hint: str = EXAMPLE) -> Iterator[None]:
         raise type(error)(error.what, where=error.where or where, hint=error.hint or hint) from error.__cause__
 
 
+def comparable(spec: StudySpec) -> dict[str, Any]:
+    """What makes two study files the same study: all but the words of the page."""
+    words = {"question", "about", "split_labels", "against_bare", "against_filler"}
+    value = spec.model_dump(exclude=words)
+    for key in ("yes", "no", "opposite"):
+        del value["primary"][key]
+    return value
+
+
 def read_study(name: str) -> tuple[StudySpec, Path]:
     """A study by shipped name or path, and the file. Raises UserError for anything that cannot be run."""
     with place_errors(f"the argument {name!r}"):
@@ -183,7 +202,22 @@ def read_study(name: str) -> tuple[StudySpec, Path]:
         if not isinstance(value, dict):
             raise UserError("a study file is a YAML mapping with name, question, seeds, arms, evaluations and primary")
         _refuse_repeated_keys(file)
-        return parse_record(StudySpec, value, where=str(file)), file
+        spec = parse_record(StudySpec, value, where=str(file))
+        _check_labels(spec)
+        return spec, file
+
+
+def _check_labels(spec: StudySpec) -> None:
+    """Words for a split that nothing has would be shown nowhere: most likely a slip."""
+    from difflib import get_close_matches
+    from typing import get_args
+
+    from teachwhy.records import Split
+
+    for split in spec.split_labels:
+        if split not in get_args(Split):
+            near = get_close_matches(split, get_args(Split), 1, 0.5)
+            raise UserError(f"split_labels: no split {split!r}", hint=f"Did you mean {near[0]!r}?" if near else "Splits: train, near, far.")
 
 
 def _refuse_repeated_keys(file: Path) -> None:
@@ -211,9 +245,12 @@ def _refuse_repeated_keys(file: Path) -> None:
             for value in node.value:
                 visit(value)
 
-    tree = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    if tree is not None:
-        visit(tree)
+    try:
+        tree = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if tree is not None:
+            visit(tree)
+    except RecursionError:
+        raise UserError("the file is nested too deeply", where=str(file)) from None
 
 
 def shipped_hash() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ import yaml
 from teachwhy.errors import UserError
 from teachwhy.files import explain_os_error, parse_record, read_yaml, write_text
 from teachwhy.records import StudyReport
-from teachwhy.study.schema import StudySpec, place_errors
+from teachwhy.shipped import ROOT
+from teachwhy.study.schema import StudySpec, comparable, place_errors
 
 if TYPE_CHECKING:
     from teachwhy.study.plan import Plan
@@ -35,7 +37,7 @@ class Session:
     def __init__(self, spec: StudySpec, source: Path, run_dir: Path) -> None:
         self.spec, self.source, self.beside, self.run_dir = spec, source, source.parent, run_dir
         held = run_dir / STUDY
-        if held.is_file() and parse_record(StudySpec, read_yaml(held), where=str(held)) != spec:
+        if held.is_file() and comparable(parse_record(StudySpec, read_yaml(held), where=str(held))) != comparable(spec):
             raise UserError(
                 f"the folder holds a run of another study ({read_yaml(held).get('name')})"
                 if read_yaml(held).get("name") != spec.name
@@ -55,11 +57,19 @@ class Session:
 
         try:
             plan = json.loads((self.run_dir / PLAN).read_text(encoding="utf-8"))
+            self.read_report()
+            held = parse_record(StudySpec, read_yaml(self.run_dir / STUDY), where=STUDY)
             cells = [self.run_dir / "cells" / f"{cell['kind']}-{cell['id']}" / "card.json" for cell in plan["cells"]]
-            finished = all(path.is_file() for path in [*cells, self.run_dir / REPORT, self.run_dir / "report.html"])
-            return finished and bool(plan["study"] == study_hash(self.spec, self.beside))
-        except (OSError, ValueError, KeyError, UserError):  # what is wrong is said when the plan is made
+            finished = all(path.is_file() for path in [*cells, self.run_dir / "outcomes.csv", self.run_dir / "report.html"])
+            return finished and held == self.spec and bool(plan["study"] == study_hash(self.spec, self.beside))
+        except (OSError, ValueError, KeyError, TypeError, UserError):  # what is wrong is said when the plan is made
             return False
+
+    def command(self) -> str:
+        """What to type to run the study in this folder."""
+        shipped = ROOT / "studies"
+        name = self.source.relative_to(shipped).parts[0] if self.source.is_relative_to(shipped) else str(self.source)
+        return shlex.join(["teachwhy", "study", "run", name, "--output", str(self.run_dir)])
 
     def read_report(self) -> StudyReport:
         """report.json of the run."""
@@ -97,7 +107,7 @@ class Session:
         from teachwhy.study import run
         from teachwhy.study.gather import finish_run
 
-        run.write_plan(self.run_dir, self.body, self.seconds_left)
+        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command())
         write_text(self.run_dir / STUDY, yaml.safe_dump(json.loads(self.spec.model_dump_json()), sort_keys=False, allow_unicode=True))
         try:
             failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen)

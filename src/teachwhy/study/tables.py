@@ -126,10 +126,10 @@ def draw_missing(view: StudyView) -> list[Block]:
     report, total = view.report, sum(arm.n_rows for arm in view.report.arms)
     blocks: list[Block] = []
     lost = [cell for cell in report.cells if cell.state != "done"]
-    if not view.missing_rows and not any(report.missing.values()) and not lost:
+    if not view.missing_rows and not any(n for status, n in report.missing.items() if status != "ok") and not lost:
         return [Prose(f"Nothing: all {format_count(total)} rows were scored and all {count_noun(len(report.cells), 'cell')} finished.")]
-    reasons = "; ".join(f"{name.replace('_', ' ')}: {format_count(n)}" for name, n in report.missing.items() if n)
-    missing = sum(report.missing.values())
+    reasons = "; ".join(f"{name.replace('_', ' ')}: {format_count(n)}" for name, n in report.missing.items() if n and name != "ok")
+    missing = sum(n for status, n in report.missing.items() if status != "ok")
     blocks.append(Prose(f"{format_count(missing)} of {format_count(total)} rows have no score" + (f" ({reasons})." if reasons else ".")))
     if lost:
         columns = _columns("cell", "code", "kind", "", "arm", "", "seed", "", "state", "", "reason", "")
@@ -166,25 +166,31 @@ def draw_effort(view: StudyView) -> list[Block]:
         (row.arm, str(row.seed), *(format_count(n) for n in (row.updates, row.rows, row.prompt_tokens, row.supervised_tokens)))
         for row in view.ledger
     )
-    low, high = min(row.supervised_tokens for row in view.ledger), max(row.supervised_tokens for row in view.ledger)
+    arms = [row for row in view.ledger if row.arm != "start"]  # an organism's own training is before the arms, and not compared
+    low, high = min(row.supervised_tokens for row in arms), max(row.supervised_tokens for row in arms)
     percent = 100 * (high - low) / max(high, 1)
     spread = f" Most and fewest supervised tokens differ by {'less than 0.1' if 0 < percent < 0.1 else f'{percent:.1f}'}\u00a0%."
-    updates = {row.updates for row in view.ledger}
+    updates = {row.updates for row in arms}
     equal = (
         "Every arm got the same number of updates." if len(updates) == 1 else f"Updates are not equal: {min(updates)} to {max(updates)}."
     )
+    if view.arm_settings:
+        own = "; ".join(f"{arm}: {', '.join(f'{key} {value}' for key, value in one.items())}" for arm, one in view.arm_settings.items())
+        equal = f"Arms have settings of their own, so what they differ in is not the data alone ({own}). {equal}"
     return [Prose(equal + spread), Table(columns, rows, "What each arm and seed was trained on, one row a training run.")]
 
 
 def draw_data(view: StudyView) -> list[Block]:
     if not view.data_cards:
         return [Prose("No corpus was used.")]
-    columns = _columns("corpus", "", "rows", "count", "tokens", "count", "licence", "", "about", "", "sha256", "code")
+    columns = _columns("corpus", "", "rows", "count", "tokens that carry loss", "count", "licence", "", "about", "", "sha256", "code")
     rows = tuple(
         (card.name, format_count(card.rows), format_count(card.tokens), card.licence, card.about, card.sha256[:16])
         for card in view.data_cards
     )
-    return [Table(columns, rows, "Tokens are counted with the built-in model's tokenizer.")]
+    return [
+        Table(columns, rows, "Rows and tokens of the first training that was given the corpus, counted with the start's own tokenizer.")
+    ]
 
 
 def _columns(*pairs: str) -> tuple[Column, ...]:
@@ -204,8 +210,9 @@ def with_minus(name: str) -> str:
     return name.replace(" - ", f" {MINUS} ")
 
 
-def count_n(n_scenarios: int, n_seeds: int) -> str:
-    return f"{count_noun(n_scenarios, 'scenario')}, {ONE_SEED if n_seeds == 1 else count_noun(n_seeds, 'seed')}"
+def count_n(n_scenarios: int, n_seeds: int, n_families: int = 0) -> str:
+    families = f" of {n_families} families" if n_families else ""
+    return f"{count_noun(n_scenarios, 'scenario')}{families}, {ONE_SEED if n_seeds == 1 else count_noun(n_seeds, 'seed')}"
 
 
 def _seed_note(items: Sequence[Contrast] | Sequence[ArmSummary]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from teachwhy.records import StudyReport
@@ -105,3 +105,5 @@ class StudyView:
     """primary: the contrast planned; sha256: the plan's hash; made_at: UTC."""
     commands: str
     """What to type to run it again."""
+    arm_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Arm -> settings of its own, over the study's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -60,13 +61,15 @@ def prepare_cell(cells_dir: Path, cell: Cell, batches: Batches | None) -> None:
     part = cells_dir / f"{cell.folder}.part"
     part.mkdir(parents=True, exist_ok=True)
     if batches is not None:
-        write_jsonl(part / ROWS, ({"update": number, **row.model_dump()} for number, batch in enumerate(batches) for row in batch))
+        write_jsonl(part / ROWS, ({"update": number, **row.line()} for number, batch in enumerate(batches) for row in batch))
     write_text(part / INPUTS, cell.model_dump_json(indent=2))
 
 
 def run_cell(cells_dir: Path, cell: Cell, base: Path) -> float:
     """Do one cell and publish it. Returns its seconds. Raises CellFailed or UserError."""
     import torch
+
+    from teachwhy.models.checkpoints import pick_device
 
     torch.set_num_threads(_threads)
     started = time.monotonic()
@@ -84,7 +87,7 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path) -> float:
             commit=code_commit(),
             counts=counts,
             seconds=round(time.monotonic() - started, 2),
-            machine={"device": "cpu", "dtype": dtype, "threads": str(_threads)},
+            machine={"device": pick_device(), "dtype": dtype, "threads": str(_threads)},
             details=details,
         )
         write_card(part, card)
@@ -127,6 +130,17 @@ def _train(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
     return Counts(in_=n_rows, kept=n_rows), details, settings.dtype
 
 
+def _drop_damaged(logs: Path) -> None:
+    """Remove the log of an evaluation that cannot be read, so that it begins anew: each later run would meet it again."""
+    from inspect_ai.log import list_eval_logs, read_eval_log
+
+    try:
+        for log in list_eval_logs(str(logs)) if logs.is_dir() else []:
+            read_eval_log(log)
+    except Exception:  # noqa: BLE001  # a zip archive and JSON inside can be damaged in many ways
+        shutil.rmtree(logs)
+
+
 def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Counts, dict[str, Any], str]:
     import inspect_ai
     from inspect_ai.model import get_model
@@ -150,6 +164,7 @@ def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
 
     choice.listeners[:] = [tell]
     model = get_model(f"teachwhy/{base}", memoize=False, adapters=[str(path) for path in adapters], dtype="float32", threads=_threads)
+    _drop_damaged(part / "logs")
     try:
         done, logs = inspect_ai.eval_set(
             task, log_dir=str(part / "logs"), model=model, display="none", max_samples=n_samples, retry_attempts=0, retry_immediate=False,
@@ -163,6 +178,10 @@ def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
     outcomes = read_log(inspect_ai.log.read_eval_log(logs[0].location), cell=cell.id, arm=cell.arm, seed=cell.seed, update=0)
     if len(outcomes) != n_samples:
         raise CellFailed(f"the log holds {len(outcomes)} of {n_samples} samples")
+    if any(row.status == "dead" for row in outcomes):  # local weights: what went wrong is the machine's or ours, never the sample's
+        errors = [sample.error.message for sample in inspect_ai.log.read_eval_log(logs[0].location).samples or [] if sample.error]
+        shutil.rmtree(part / "logs")
+        raise CellFailed(f"{len(errors)} of {n_samples} samples could not be scored: {(errors or ['?'])[0]}")
     write_outcomes(part / OUTCOMES, outcomes)
     lost: dict[str, int] = {}
     for row in outcomes:

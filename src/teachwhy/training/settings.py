@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from teachwhy.records import Record
 
 
 class SftSettings(Record):
     """Supervised fine-tuning with LoRA (Hu et al., arXiv 2106.09685) on the linear layers; loss on assistant tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     updates: int = Field(120, ge=1)
     """Steps of the optimizer."""

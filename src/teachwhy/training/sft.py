@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
@@ -165,7 +166,14 @@ def _resume(
 ) -> tuple[list[float], float]:
     if not path.is_file():
         return [], 0.0
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+        missing = {f"{kind}.{name}" for name in masters for kind in ("master", "exp_avg", "exp_avg_sq", "step")} | {"losses", "seconds"}
+        if missing - tensors.keys():
+            raise ValueError("it lacks tensors")
+    except (SafetensorError, ValueError, OSError):  # damaged: the training begins anew
+        path.unlink()
+        return [], 0.0
     with torch.no_grad():
         for name, master in masters.items():
             master.copy_(tensors[f"master.{name}"])
