@@ -8,7 +8,7 @@ corpora/NAME/           corpora that are kept as rows
 ambiguity/*.yaml        words from which the ambiguity corpus is made
 prompts/                chat templates for training
 studies/NAME/           study.yaml
-card.json               what all this is, how it was made, a hash of every file (python -m teachwhy.shipped writes it anew)
+card.json               what all this is, how it was made, a hash of every file (python -m teachwhy.datacard writes it anew)
 """
 
 from __future__ import annotations
