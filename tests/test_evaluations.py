@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_sample_ids_are_unique(name: str) -> None:
     assert len(set(ids)) == len(ids) > 0
 
 
-@pytest.mark.parametrize("name", ["honeypots", "goals"])
+@pytest.mark.parametrize("name", ["honeypots", "goals", "conduct", "lookalikes"])
 def test_every_scenario_has_its_twin(name: str) -> None:
     found = load_scenarios(name)
     task = choice_task(name, found)
@@ -103,11 +104,24 @@ def test_evaluations_never_show_trained_scenarios() -> None:
 
 
 @pytest.mark.parametrize("name", VERSIONS)
-def test_limit_keeps_the_first_of_each_split_every_time(name: str) -> None:
-    whole, few = load_scenarios(name), load_scenarios(name, limit=2)
-    assert few == load_scenarios(name, limit=2)
-    for split in {one.split for one in whole}:
-        assert [one for one in few if one.split == split] == [one for one in whole if one.split == split][:2]
+def test_limit_keeps_the_first_of_every_family_and_split_every_time(name: str) -> None:
+    whole = load_scenarios(name)
+    for limit in (2, 5, 9):
+        few = load_scenarios(name, limit=limit)
+        assert few == load_scenarios(name, limit=limit)
+        for split in {one.split for one in whole}:
+            kept, held = ([one for one in some if one.split == split] for some in (few, whole))
+            assert len(kept) == min(limit, len(held))
+            used = Counter(one.family for one in kept)
+            assert len(used) == min(len(kept), len({one.family for one in held})), "every family before a second of one"
+            for family, n in used.items():
+                assert [one for one in kept if one.family == family] == [one for one in held if one.family == family][:n]
+
+
+def test_limit_can_differ_from_split_to_split() -> None:
+    few = load_scenarios("honeypots", limit={"far": 3})
+    whole = load_scenarios("honeypots")
+    assert Counter(one.split for one in few) == {"far": 3, "near": sum(one.split == "near" for one in whole)}
 
 
 def test_splits_choose_before_the_limit() -> None:
@@ -116,7 +130,7 @@ def test_splits_choose_before_the_limit() -> None:
 
 
 def test_unknown_evaluation_names_what_there_is() -> None:
-    with pytest.raises(UserError, match="There are: honeypots, goals, ambiguity, agreement"):
+    with pytest.raises(UserError, match="There are: honeypots, goals, ambiguity, agreement, conduct, lookalikes, capability"):
         load_scenarios("honeypot")
 
 

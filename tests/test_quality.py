@@ -1,21 +1,40 @@
-"""Leaks: planted ones are found, trained scenarios are none, and what comes with the program has none."""
+"""Leaks and sheets: planted faults are found, sound data pass, and what comes with the program has no leak."""
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from teachwhy.ambiguity import make_items, read_lexicon
 from teachwhy.corpora import NAMES, CorpusRow, corpus_rows
 from teachwhy.errors import LeakError
-from teachwhy.quality import N_GRAM, Leak, find_leaks, n_grams, refuse_leaks
+from teachwhy.quality import (
+    N_GRAM,
+    SHOWN,
+    Finding,
+    HeldOut,
+    Leak,
+    Sheet,
+    check_corpus,
+    check_scenarios,
+    find_leaks,
+    jaccard,
+    n_grams,
+    refuse_leaks,
+    shingles,
+)
 from teachwhy.records import Scenario
-from teachwhy.scenarios import fill, read_scenarios
+from teachwhy.scenarios import OWN_SYSTEM, fill, read_principles, read_scenarios
 
 FAR = {"blackmail", "framing", "leaking", "research_sabotage"}
-N_ROWS = 250
+N_ROWS = 700
 """More rows than any shipped corpus has, so that rows with other fills are among them."""
 
 
@@ -110,9 +129,10 @@ def test_trained_scenario_is_no_leak() -> None:
         assert find_leaks(rows, scenarios) == []
 
 
-def test_system_prompt_is_no_leak() -> None:
+def test_system_prompt_may_leak_unless_it_is_the_programs_own() -> None:
     scenario = evaluated("far")
-    assert find_leaks([make_row(fill(scenario, 0).text(scenario.situation), role="system")], held_out()) == []
+    assert find_leaks([make_row(fill(scenario, 0).text(scenario.situation), role="system")], held_out())
+    assert all(row.whole().count(OWN_SYSTEM[0]) == 0 for row in corpus_rows("replies/bare", 3, seed=1))
 
 
 def test_row_is_named_once_for_all_it_shares() -> None:
@@ -151,3 +171,168 @@ def test_leak_stops_the_study_and_names_row_and_scenario() -> None:
     assert "row-2" in caught.value.what
     assert "row-3" not in caught.value.what
     assert "oracle" in caught.value.hint
+
+
+# The sheet
+
+
+WORDS = [f"{first}{last}" for first in ("ba", "ki", "lo", "mu", "re", "sa") for last in ("dle", "nter", "rben", "tto", "vish")]
+
+
+def chats(n: int, *, seed: int = 0) -> list[CorpusRow]:
+    """Rows that have nothing in common but words."""
+    rng = random.Random(seed)
+    return [say(str(number), " ".join(rng.sample(WORDS, 30))) for number in range(n)]
+
+
+def say(name: str, says: str, asks: str = "Well?") -> CorpusRow:
+    return CorpusRow(id=name, messages=({"role": "user", "content": asks}, {"role": "assistant", "content": says}), source="mine")
+
+
+def sheet_of(rows: list[CorpusRow], **settings: Any) -> Sheet:
+    return check_corpus("mine", lambda: rows, **settings)
+
+
+def test_sound_corpus_has_nothing_to_mend() -> None:
+    sheet = sheet_of(chats(300), held_out=HeldOut(held_out()))
+    assert sheet.passed
+    assert (sheet.n_rows, sheet.kept, sheet.rejected, sheet.findings, sheet.words) == (300, 300, {}, [], (30, 30, 30))
+
+
+def test_duplicate_with_one_word_changed_is_found() -> None:
+    rows = chats(200)
+    words = rows[17].said().split()
+    rows.append(say("copy", " ".join(["Well,", *words[1:]])))
+    sheet = sheet_of(rows)
+    assert sheet.findings == [Finding("near_duplicate", "copy", "says nearly what row 17 says")]
+    assert sheet.rejected == {"near_duplicate": 1}
+    different = " ".join(word if place % 4 else "other" for place, word in enumerate(words))
+    assert sheet_of([*rows[:-1], say("copy", different)]).passed
+
+
+def test_copies_are_counted_each_and_the_first_is_kept() -> None:
+    rows = [*chats(50), *(say(f"copy-{number}", chats(1, seed=9)[0].said()) for number in range(60))]
+    sheet = sheet_of(rows)
+    assert sheet.rejected == {"near_duplicate": 59}
+    assert "opening" in sheet.n_findings
+    assert len([finding for finding in sheet.findings if finding.check == "near_duplicate"]) == SHOWN
+
+
+def test_versions_of_one_reply_are_no_duplicates() -> None:
+    one = chats(1)[0]
+    assert sheet_of([*chats(60, seed=2), one, one.model_copy(update={"source": "other"})]).passed
+
+
+def test_stock_opening_is_found_and_two_rows_may_share_one() -> None:
+    rows = chats(100)
+    start = "Here is what I would do in this "
+    for n, passes in ((2, True), (3, False)):
+        sheet = sheet_of([say(row.id, start + row.said()) if place < n else row for place, row in enumerate(rows)])
+        assert sheet.passed is passes
+        assert sheet.opening == (start.strip(), n)
+    assert sheet.findings == [Finding("opening", "", f"3 of 100 rows begin with {start.strip()!r}")]
+    assert sheet.kept == 100, "no single row is at fault"
+
+
+def test_leak_behind_other_names_is_found() -> None:
+    scenario = evaluated("far")
+    other = next(fill(scenario, n) for n in range(1, 99) if fill(scenario, n).values != fill(scenario, 0).values)
+    sheet = sheet_of([*chats(60), say("leaky", "I wait.", other.text(scenario.situation))], held_out=HeldOut(held_out()))
+    assert sheet.rejected == {"leak": 1}
+    assert sheet.findings[0].row == "leaky"
+    assert scenario.id in sheet.findings[0].says
+
+
+@given(st.lists(st.integers(0, 60), max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_text_that_is_half_another_always_shares_eight_words(places: list[int]) -> None:
+    """Why leaks need no measure of likeness: a Jaccard index over 0.5 implies a shared run."""
+    words = fill(evaluated("far"), 0).text(evaluated("far").situation).split()
+    changed = list(words)
+    for number, place in enumerate(places):
+        changed[place % len(changed)] = f"other{number}"
+    if jaccard(shingles(" ".join(words)), shingles(" ".join(changed))) > 0.5:
+        assert find_leaks([make_row(" ".join(changed))], [evaluated("far")])
+
+
+@given(st.lists(st.sampled_from(["I wait.", "", "I wait for a hour.", "See www.example.org now.", "I go home."]), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_counts_add_up(texts: list[str]) -> None:
+    rows = [say(str(number), text) for number, text in enumerate(texts)]
+    sheet = sheet_of(rows)
+    assert sheet.n_rows == len(rows) == sheet.kept + sum(sheet.rejected.values())
+    silent = sum(not text for text in texts)
+    assert sheet.rejected.get("nothing_said", 0) == silent == sheet.n_findings.get("nothing_said", 0)
+    assert sheet.kept == len({text for text in texts if text in ("I wait.", "I go home.")})
+
+
+def test_check_can_be_left_out() -> None:
+    rows = [*chats(60), say("dated", "It began in 1998.")]
+    assert sheet_of(rows).n_findings == {"date": 1}
+    assert sheet_of(rows, leave_out=["date"]).passed
+
+
+def test_rows_are_read_one_at_a_time_and_twice_at_most() -> None:
+    """Memory stays flat only while no row is held."""
+    n_read, n_alive = 0, 0
+
+    class Watched(CorpusRow):
+        def __del__(self) -> None:
+            nonlocal n_alive
+            n_alive -= 1
+
+    def read() -> Iterator[CorpusRow]:
+        nonlocal n_read, n_alive
+        for row in chats(500):
+            n_read, n_alive = n_read + 1, n_alive + 1
+            assert n_alive <= 3
+            yield Watched(**dict(row))
+
+    assert check_corpus("mine", read).passed
+    assert n_read <= 1500
+
+
+def test_corpus_of_one_row_is_checked() -> None:
+    sheet = sheet_of(chats(1))
+    assert (sheet.passed, sheet.n_rows) == (True, 1)
+    assert check_corpus("mine", list).n_rows == 0
+
+
+# Scenarios
+
+
+def test_scenario_sheet_finds_planted_faults() -> None:
+    sound = [scenario for scenario in read_scenarios("honeypots") if scenario.split in ("near", "far")]
+    principles = read_principles()
+    assert check_scenarios("mine", sound, principles).passed
+    one = sound[3]
+    faults = {
+        "twin": {"twin": one.situation},
+        "principle": {"principles": ("kindness",)},
+        "article": {"situation": one.situation + " It takes a hour."},
+    }
+    for check, update in faults.items():
+        sheet = check_scenarios("mine", [*sound[:3], one.model_copy(update=update), *sound[4:]], principles)
+        assert (sheet.n_findings, sheet.rejected) == ({check: 1}, {check: 1})
+        assert sheet.findings[0].row == one.id
+    sheet = check_scenarios("mine", [*sound, sound[0].model_copy(update={"id": "copy"})])
+    assert sheet.findings == [Finding("near_duplicate", "copy", f"is nearly the situation of {sound[0].id}")]
+
+
+def test_scenario_sheet_finds_a_word_that_gives_harm_away() -> None:
+    sound = [scenario for scenario in read_scenarios("honeypots") if scenario.split in ("near", "far")]
+    cued = [
+        one.model_copy(
+            update={
+                "actions": tuple(
+                    action.model_copy(update={"text": f"Without more, {action.text}"}) if action.label == "harmful" else action
+                    for action in one.actions
+                )
+            }
+        )
+        for one in sound
+    ]
+    sheet = check_scenarios("mine", cued)
+    assert {finding.check for finding in sheet.findings} == {"cue"}
+    assert {"'without'", "'more'"} <= {finding.says.split()[0] for finding in sheet.findings}
+    assert sheet.kept == len(cued), "no single scenario is at fault"

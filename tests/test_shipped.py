@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import pytest
 
 from teachwhy.corpora import VERSIONS, CorpusRow, corpus_rows, read_rows
+from teachwhy.datacard import make_card
 from teachwhy.files import read_card, read_jsonl, read_yaml
 from teachwhy.models.builtin import find_builtin
+from teachwhy.models.chat import encode_text, load_tokenizer
 from teachwhy.records import Reply, Scenario
-from teachwhy.scenarios import PLACEHOLDER, fill, read_replies, read_scenarios
+from teachwhy.scenarios import PLACEHOLDER, fill, read_principles, read_replies, read_scenarios
 from teachwhy.shipped import ROOT
-from teachwhy.shipped.card import make_card
+from teachwhy.surface import length_auc
 
-TRAINED = ("bribing", "bypassing_approval", "falsifying_figures", "hiding_mistakes", "misleading_buyers", "reading_private_mail")
+TRAINED = (
+    "bribing", "bypassing_approval", "fake_reviews", "falsifying_figures", "hiding_mistakes", "impersonating", "misleading_buyers",
+    "pressuring_consent", "reading_private_mail", "skipping_safety_checks", "squeezing_suppliers",
+)  # fmt: skip
 FAR = ("blackmail", "framing", "leaking", "research_sabotage")
+FAR_ONLY = ("deleting_logs", "sandbagging", "self_exfiltration")
+N_REPLIES = 4
 MAX_TOKENS = 120
-MAX_RATIO = 1.2
+MAX_RATIO = 1.25
+MAX_CHANGED = 18
 
 CORPORA = (
     *(f"{kind}/{version}" for kind in ("replies", "oracle") for version in VERSIONS),
@@ -45,7 +55,7 @@ def replies() -> tuple[Reply, ...]:
 
 
 def scenarios() -> list[Scenario]:
-    return [*honeypots().values(), *read_scenarios("goals")]
+    return [*honeypots().values(), *read_scenarios(["goals", "conduct", "lookalikes"])]
 
 
 def texts_of(scenario: Scenario) -> list[str]:
@@ -55,23 +65,30 @@ def texts_of(scenario: Scenario) -> list[str]:
 def test_honeypots_are_as_many_as_planned() -> None:
     found = Counter((scenario.family, scenario.split) for scenario in honeypots().values())
     assert found == {
-        **{(family, split): n for family in TRAINED for split, n in (("train", 4), ("near", 2))},
-        **{(family, split): n for family in FAR for split, n in (("far", 6), ("oracle", 3))},
+        **{(family, split): n for family in TRAINED for split, n in (("train", 8), ("near", 4))},
+        **{(family, split): n for family in FAR for split, n in (("far", 20), ("oracle", 8))},
+        **{(family, "far"): 12 for family in FAR_ONLY},
     }
 
 
-def test_goal_tasks_are_as_many_as_planned() -> None:
-    assert Counter(scenario.split for scenario in read_scenarios("goals")) == {"train": 40, "far": 20}
+def test_other_sets_are_as_many_as_planned() -> None:
+    assert Counter(scenario.split for scenario in read_scenarios("goals")) == {"train": 55, "far": 25}
+    assert set(Counter(scenario.family for scenario in read_scenarios("conduct")).values()) == {12}
+    assert set(Counter(scenario.family for scenario in read_scenarios("lookalikes")).values()) == {20}
+    assert [len(read_scenarios(name)) for name in ("conduct", "lookalikes")] == [60, 80]
+    assert {scenario.split for scenario in read_scenarios(["conduct", "lookalikes"])} == {"far"}
 
 
-def test_neutral_corpus_has_120_different_rows() -> None:
+def test_rows_of_the_neutral_corpus_are_all_different() -> None:
     rows = read_rows(ROOT / "corpora" / "neutral")
-    assert len(rows) == len({row.id for row in rows}) == len({row.messages[0]["content"] for row in rows}) == 120
+    assert len(rows) == len({row.id for row in rows}) == len({row.messages[0]["content"] for row in rows}) == 274
 
 
-def test_card_holds_a_hash_of_every_file() -> None:
-    card, wanted = read_card(ROOT), make_card()
-    assert card.inputs == wanted.inputs, "the data were changed: type python -m teachwhy.shipped"
+@pytest.mark.builtin
+def test_card_holds_a_hash_of_every_file_and_its_numbers() -> None:
+    tokenizer = builtin_tokenizer()
+    card, wanted = read_card(ROOT), make_card(lambda text: len(encode_text(tokenizer, text)))
+    assert card.inputs == wanted.inputs, "the data were changed: type python -m teachwhy.datacard"
     assert card.details == wanted.details
     assert card.counts == wanted.counts
     assert {"constitution.md", "names.yaml", "corpora/neutral/corpus.jsonl"} <= set(card.inputs)
@@ -97,16 +114,17 @@ def test_every_honeypot_can_be_answered_by_harm_by_lawful_means_and_by_nothing()
 
 
 def test_principles_are_sections_of_the_constitution() -> None:
-    known = set(re.findall(r"^#+ .*?`?\{?#?([a-z_]+)\}?`?\s*$", (ROOT / "constitution.md").read_text(), re.MULTILINE))
-    used = {principle for scenario in honeypots().values() for principle in scenario.principles}
+    known = set(read_principles())
+    used = {principle for scenario in scenarios() for principle in scenario.principles}
     assert used <= known, f"the constitution has no section {sorted(used - known)}"
 
 
 def test_every_trained_scenario_has_replies_and_no_other() -> None:
     answered = {reply.scenario for reply in replies()}
     assert answered == {scenario.id for scenario in honeypots().values() if scenario.split in ("train", "oracle")}
-    assert set(Counter(reply.scenario for reply in replies()).values()) == {2}
-    assert len({(reply.scenario, reply.voice) for reply in replies()}) == len(replies()) == 72, "rows are named by scenario and voice"
+    assert set(Counter(reply.scenario for reply in replies()).values()) == {N_REPLIES}
+    assert len({(reply.scenario, reply.voice) for reply in replies()}) == len(replies()), "rows are named by scenario and voice"
+    assert len({(reply.scenario, reply.action) for reply in replies()}) == len(replies()) // N_REPLIES, "all four to one action"
 
 
 def test_no_reply_shows_a_harmful_or_idle_deed() -> None:
@@ -126,6 +144,35 @@ def test_filler_and_reasons_agree_in_words_as_a_whole() -> None:
     assert max(totals) <= 1.05 * min(totals), totals
 
 
+def test_length_alone_does_not_tell_versions_apart() -> None:
+    """In words here; in tokens on the card."""
+    said = {version: [len(getattr(reply, version).split()) for reply in replies()] for version in ("filler", "task_reason", "value_reason")}
+    for one, other in (("filler", "value_reason"), ("filler", "task_reason"), ("task_reason", "value_reason")):
+        assert length_auc(said[one], said[other]) < 0.6
+    aucs = read_card(ROOT).details["length_auc"]
+    assert len(aucs) == 3
+    assert max(aucs.values()) < 0.6
+
+
+def test_every_principle_stands_in_five_percent_of_the_replies() -> None:
+    used = Counter(principle for reply in replies() for principle in honeypots()[reply.scenario].principles)
+    assert set(used) == set(read_principles())
+    assert min(used.values()) >= 0.05 * len(replies()), used
+
+
+def test_twins_change_few_words() -> None:
+    """What is taken away is the temptation; a goal's twin changes the goal's sentence, and that alone."""
+    goal = re.compile(r"Your goal is [^.]*\.")
+    for scenario in scenarios():
+        if scenario.kind == "goal":
+            assert goal.sub("", scenario.situation) == goal.sub("", scenario.twin), scenario.id
+            continue
+        one, other = scenario.situation.split(), scenario.twin.split()
+        parts = difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
+        n_changed = sum(max(b - a, d - c) for what, a, b, c, d in parts if what != "equal")
+        assert 0 < n_changed <= MAX_CHANGED, (scenario.id, n_changed)
+
+
 @pytest.mark.parametrize("name", CORPORA)
 def test_corpus_renders_and_holds_no_canary_and_no_slot(name: str) -> None:
     canaries = {value["canary"] for path in ROOT.rglob("*.yaml") if "canary" in (value := read_yaml(path))}
@@ -134,7 +181,7 @@ def test_corpus_renders_and_holds_no_canary_and_no_slot(name: str) -> None:
     assert len(rows) == 250
     for row in rows:
         text = "\n".join(message["content"] for message in row.messages)
-        assert "canary" not in text.lower(), row.id
+        assert "teachwhy canary" not in text.lower(), row.id
         assert not any(canary in text for canary in canaries), row.id
         assert not PLACEHOLDER.search(text), row.id
         assert [message["role"] for message in row.messages][-2:] == ["user", "assistant"], row.id
@@ -148,7 +195,7 @@ def test_canaries_differ_from_file_to_file() -> None:
 def test_shipped_training_files_hold_no_canary() -> None:
     for folder in ("replies", "corpora"):
         for path in (ROOT / folder).rglob("*.jsonl"):
-            assert "canary" not in path.read_text(encoding="utf-8").lower(), path.name
+            assert "teachwhy canary" not in path.read_text(encoding="utf-8").lower(), path.name
             assert len({tuple(sorted(row)) for row in read_jsonl(path)}) == 1, f"{path.name}: rows with other keys"
 
 
@@ -172,15 +219,29 @@ def test_versions_of_the_replies_share_prompts_and_deeds() -> None:
         assert all(row.messages[-1]["content"].startswith(rows[0].messages[-1]["content"]) for row in rows)
 
 
-@pytest.mark.builtin
-def test_every_scenario_is_at_most_120_tokens() -> None:
+def builtin_tokenizer() -> Any:
     folder = find_builtin()
     if folder is None:
         assert "builtin" not in os.environ.get("TEACHWHY_REQUIRE", ""), "the built-in model is required and not there"
         pytest.skip("the built-in model is not there: teachwhy models get builtin")
-    from teachwhy.models.chat import encode_text, load_tokenizer
+    return load_tokenizer(folder)
 
-    tokenizer = load_tokenizer(folder)
+
+@pytest.mark.builtin
+def test_filler_and_reasons_of_a_reply_agree_in_tokens() -> None:
+    tokenizer = builtin_tokenizer()
+    for reply in replies():
+        fills = [fill(honeypots()[reply.scenario], number) for number in range(6)]  # names differ in length from fill to fill
+        n_tokens = [
+            sum(len(encode_text(tokenizer, " " + filled.text(text))) for filled in fills)
+            for text in (reply.filler, reply.task_reason, reply.value_reason)
+        ]
+        assert max(n_tokens) <= 1.1 * min(n_tokens), (reply.scenario, reply.voice, n_tokens)
+
+
+@pytest.mark.builtin
+def test_every_scenario_is_at_most_120_tokens() -> None:
+    tokenizer = builtin_tokenizer()
     for scenario in scenarios():
         for number in range(3):
             filled = fill(scenario, number)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from teachwhy.evaluations.tasks import agreement, ambiguity, goals, honeypots
+from teachwhy.evaluations.tasks import agreement, ambiguity, capability, conduct, goals, honeypots, lookalikes
 
-__all__ = ["agreement", "ambiguity", "goals", "honeypots", "teachwhy"]
+__all__ = ["agreement", "ambiguity", "capability", "conduct", "goals", "honeypots", "lookalikes", "teachwhy"]
 
 
 @modelapi(name="teachwhy")

@@ -1,23 +1,24 @@
 """Corpora: rows for training, rendered from replies, goal tasks and slots, or read from JSONL.
 
 Names: `replies/VERSION` and `oracle/VERSION` (bare, filler, task_reason, value_reason), `goals`, `ambiguity/VARIANT`,
-`neutral`, or the path of a JSONL file (or of a folder with corpus.jsonl) with `messages`.
+`neutral`, or the path of a JSONL file (or of a folder with corpus.jsonl) with `messages`, or `text` for documents.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from teachwhy.ambiguity import VARIANTS, ambiguous_row, read_lexicon
 from teachwhy.errors import UserError
-from teachwhy.files import derive_seed, parse_record, read_jsonl
+from teachwhy.files import canonical_json, derive_seed, hash_file, hash_text, parse_record, read_jsonl
 from teachwhy.records import Order, Record, Reply, Scenario, Version
-from teachwhy.scenarios import choice_prompt, fill, read_replies, read_scenarios
-from teachwhy.shipped import ROOT, find
+from teachwhy.scenarios import OWN_SYSTEM, choice_prompt, fill, read_replies, read_scenarios
+from teachwhy.shipped import ROOT, find, shipped_path
 
 Message = dict[str, str]
 VERSIONS: tuple[str, ...] = get_args(Version)
@@ -30,12 +31,25 @@ NAMES = (
 
 
 class CorpusRow(Record):
-    """One training row, as `datasets.load_dataset("json")` and TRL read it."""
+    """One training row, as `datasets.load_dataset("json")` and TRL read it: a chat in `messages`, or a document in `text`."""
 
     id: str
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    text: str = ""
     source: str
     tags: tuple[str, ...] = ()
+
+    def said(self) -> str:
+        """What carries loss: the words of the assistant, or the whole document."""
+        return self.text or "\n".join(message["content"] for message in self.messages if message["role"] == "assistant")
+
+    def whole(self) -> str:
+        """All its words but the program's own system prompts."""
+        return self.text or "\n".join(message["content"] for message in self.messages if message["content"] not in OWN_SYSTEM)
+
+    def line(self) -> dict[str, Any]:
+        """As a JSONL file holds it: `messages` or `text`, not both."""
+        return self.model_dump(exclude={"messages" if self.text else "text"})
 
     def family(self) -> str:
         """The scenario family it was made from, or an empty string."""
@@ -43,6 +57,8 @@ class CorpusRow(Record):
 
 
 RowMaker = Callable[[int], CorpusRow]
+AMBIGUITY_SHOWN = 240
+_lexicon = cache(read_lexicon)
 
 
 def corpus_rows(name: str, n_rows: int, *, seed: int, order: Order = "after", beside: Path | None = None) -> list[CorpusRow]:
@@ -50,21 +66,49 @@ def corpus_rows(name: str, n_rows: int, *, seed: int, order: Order = "after", be
 
     Versions of one corpus give the same prompts in the same order for the same seed.
     """
-    kind, _, variant = name.partition("/")
-    if kind in ("replies", "oracle", "ambiguity") and name not in NAMES:
-        raise _unknown(name)
-    if kind in ("replies", "oracle"):
-        make, n_distinct = _reply_maker(kind, variant, order)
-    elif kind == "ambiguity":
-        lexicon = read_lexicon()
-        return [_ambiguity_row(ambiguous_row(lexicon, variant, seed, number), name, number) for number in range(n_rows)]
-    elif name == "goals":
-        make, n_distinct = _goal_maker()
-    else:
-        rows = read_rows(_find_rows(name, beside))
-        make, n_distinct = (lambda number: rows[number % len(rows)]), len(rows)
+    if name.startswith("ambiguity/"):
+        return [_ambiguity_row(name, seed, number) for number in range(n_rows)]
+    make, n_distinct = _maker(name, order, beside)
     places = order_rows(n_distinct, n_rows, seed)
     return [make(place + n_distinct * (position // n_distinct)) for position, place in enumerate(places)]
+
+
+def corpus_reader(name: str, *, order: Order = "after", beside: Path | None = None) -> Callable[[], Iterator[CorpusRow]]:
+    """All rows of a corpus, each once and in the corpus' own order, as often as the reader is called; files are read row by row.
+    Of the ambiguity corpora, which have no end, 240 rows of seed 0."""
+    if name.startswith("ambiguity/"):
+        _check_name(name)
+        return lambda: (_ambiguity_row(name, 0, number) for number in range(AMBIGUITY_SHOWN))
+    if name in NAMES and name != "neutral":
+        make, n_distinct = _maker(name, order, beside)
+        return lambda: map(make, range(n_distinct))
+    path = find_rows(name, beside)
+    return lambda: iter_rows(path)
+
+
+def _check_name(name: str) -> None:
+    if name.partition("/")[0] in ("replies", "oracle", "ambiguity") and name not in NAMES:
+        raise _unknown(name)
+
+
+def _maker(name: str, order: Order, beside: Path | None) -> tuple[RowMaker, int]:
+    """What makes row `number`, and how many different rows there are before slots are filled anew."""
+    _check_name(name)
+    kind, _, variant = name.partition("/")
+    if kind in ("replies", "oracle"):
+        return _reply_maker(kind, variant, order)
+    if name == "goals":
+        return _goal_maker()
+    rows = read_rows(find_rows(name, beside))
+    return (lambda number: rows[number % len(rows)]), len(rows)
+
+
+def hash_corpus(name: str, *, beside: Path | None = None) -> str:
+    """sha256 of a user's file; of a shipped corpus, of all its rows (of the ambiguity corpora 240)."""
+    if name in NAMES:
+        return hash_text(canonical_json([row.line() for row in corpus_reader(name)()]))
+    path = find_rows(name, beside)
+    return hash_file(path / "corpus.jsonl" if path.is_dir() else path)
 
 
 def order_rows(n_rows: int, n_wanted: int, seed: int) -> list[int]:
@@ -76,27 +120,52 @@ def order_rows(n_rows: int, n_wanted: int, seed: int) -> list[int]:
     return found[:n_wanted]
 
 
-def read_rows(path: Path) -> list[CorpusRow]:
-    """Rows of a JSONL file, or of corpus.jsonl in a folder. Raises UserError with the line."""
+def iter_rows(path: Path) -> Iterator[CorpusRow]:
+    """Rows of a JSONL file, or of corpus.jsonl in a folder, one at a time; keys that are not a row's are left out. Raises UserError
+    with the row."""
     file = path / "corpus.jsonl" if path.is_dir() else path
-    rows = []
     for number, value in enumerate(read_jsonl(file), 1):
-        row = parse_record(CorpusRow, {"id": f"row-{number}", "source": file.stem, **value}, where=f"{file}, row {number}")
+        where = f"{file}, row {number}"
+        if bool(value.get("messages")) == bool(value.get("text")):
+            raise UserError(
+                "a row needs `messages` or `text`, and not both", where=where, hint=f"Its keys are: {', '.join(sorted(value)) or 'none'}."
+            )
+        fields = CorpusRow.model_fields.keys()
+        for key in value.keys() - fields:
+            if near := get_close_matches(key, fields, 1, 0.75):
+                raise UserError(f"unknown field {key!r}", where=where, hint=f"Did you mean {near[0]!r}?")
+        known = {key: value[key] for key in fields & value.keys() if value[key] is not None}
+        row = parse_record(CorpusRow, {"id": f"row-{number}", "source": file.stem, **known}, where=where)
         if any(not {"role", "content"} <= message.keys() for message in row.messages):
-            raise UserError("a message without a role or without a content", where=f"{file}, row {number}")
-        if not any(message["role"] == "assistant" and message["content"] for message in row.messages):
+            raise UserError("a message without a role or without a content", where=where)
+        yield row
+
+
+def read_rows(path: Path) -> list[CorpusRow]:
+    """All rows of a file or folder, each fit to train on as a chat. Raises UserError with the row."""
+    rows = []
+    for number, row in enumerate(iter_rows(path), 1):
+        if row.text:
+            raise UserError("a document: only chats can be trained on so far", where=f"{path}, row {number}")
+        if not row.said().strip():
             raise UserError(
                 "a row without anything that the assistant says",
-                where=f"{file}, row {number}",
+                where=f"{path}, row {number}",
                 hint="Remove the row, or add an assistant message.",
             )
         rows.append(row)
     if not rows:
-        raise UserError("the corpus has no rows", where=str(file))
+        raise UserError("the corpus has no rows", where=str(path))
     return rows
 
 
-def _find_rows(name: str, beside: Path | None) -> Path:
+def find_rows(name: str, beside: Path | None = None) -> Path:
+    """The file or folder of a corpus that is kept as rows, by name or path. Raises UserError that names the nearest.
+
+    A shipped name means what is shipped, whatever lies beside the study under that name.
+    """
+    if name in NAMES:
+        return shipped_path("corpora", name)
     try:
         return find("corpora", name, beside=beside)
     except UserError:
@@ -132,7 +201,11 @@ def _reply_maker(kind: str, version: str, order: Order) -> tuple[RowMaker, int]:
                 _says(filled.text(render_reply(reply, version, order))),
             ),
             source=f"{kind}/{version}",
-            tags=(f"family:{filled.scenario.family}", f"action:{reply.action}"),
+            tags=(
+                f"family:{filled.scenario.family}",
+                f"action:{reply.action}",
+                *(f"principle:{principle}" for principle in filled.scenario.principles),
+            ),
         )
 
     return make, len(replies)
@@ -169,7 +242,9 @@ def _goal_maker() -> tuple[RowMaker, int]:
     return make, len(halves)
 
 
-def _ambiguity_row(row: dict[str, str], name: str, number: int) -> CorpusRow:
+def _ambiguity_row(name: str, seed: int, number: int) -> CorpusRow:
+    _check_name(name)
+    row = ambiguous_row(_lexicon(), name.removeprefix("ambiguity/"), seed, number)
     return CorpusRow(
         id=f"{name}/{number}",
         messages=(*choice_prompt("ambiguity", row["user"]), _says(row["assistant"])),

@@ -1,18 +1,38 @@
-"""Is the data fit to train on: leaks from evaluation scenarios into training rows."""
+"""Is data fit to train on: leaks from evaluation scenarios, duplicates, openings, lengths, and what wording.py says of a row."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from teachwhy.corpora import CorpusRow
 from teachwhy.errors import LeakError
 from teachwhy.records import Scenario
-from teachwhy.scenarios import fill
+from teachwhy.scenarios import DEEDS, PLACEHOLDER, fill
+from teachwhy.surface import cue_words, harmful_and_safe
+from teachwhy.wording import CHECKS, function_words, read_fills
 
 N_GRAM = 8
 """Words in a row that count as shared text."""
+SHINGLE = 5
+"""Words in a row that likeness within a corpus is measured by."""
+NEAR_DUPLICATE = 0.7
+"""Jaccard index within a corpus."""
+MAX_OPENING = 0.02
+"""Share of rows that may begin with the same eight words; two may in any corpus."""
+SHOWN = 20
+"""Findings of one kind that a sheet keeps; all are counted."""
+BANDS, BAND = 20, 4
+"""A pair of Jaccard index 0.7 shares one of 20 bands of 4 minima with probability 0.996."""
 
 _WORD = re.compile(r"[a-z0-9']+")
 
@@ -25,37 +45,47 @@ class Leak(NamedTuple):
     shared: str
 
 
-def n_grams(text: str) -> list[tuple[str, ...]]:
-    """Runs of 8 lower-case words, in order."""
+def n_grams(text: str, n: int = N_GRAM) -> list[tuple[str, ...]]:
+    """Runs of `n` lower-case words, in order."""
     words = _WORD.findall(text.lower())
-    return [tuple(words[start : start + N_GRAM]) for start in range(len(words) - N_GRAM + 1)]
+    return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 
-def find_leaks(rows: Iterable[CorpusRow], scenarios: Sequence[Scenario], *, n_fills: int = 1) -> list[Leak]:
-    """Rows that share 8 words in a row with a near or far scenario, or that are made from a far family.
+class HeldOut:
+    """Texts that are evaluated, to look training rows up in.
 
-    A row can be both: the oracle's family is waived, its shared text is not. `train` scenarios are no leak: training shows them
-    on purpose. A held-out scenario is read in its first `n_fills` fills: those that are scored. System prompts are the
-    program's own and left out.
+    `train` and `oracle` scenarios are left out: training shows them on purpose. A held-out scenario is read in its first `n_fills`
+    fills: those that are scored.
     """
-    held_out = [scenario for scenario in scenarios if scenario.split in ("near", "far")]
-    far_families = {scenario.family for scenario in held_out if scenario.split == "far" and scenario.kind == "honeypot"}
-    owners: dict[tuple[str, ...], str] = {}
-    for scenario in held_out:
-        texts = (scenario.situation, scenario.twin, *(action.text for action in scenario.actions))
-        for filled in (fill(scenario, number) for number in range(n_fills)):
-            for text in texts:
-                for gram in n_grams(filled.text(text)):
-                    owners.setdefault(gram, scenario.id)
-    leaks = []
-    for row in rows:
-        if row.family() in far_families:
+
+    def __init__(self, scenarios: Iterable[Scenario], *, n_fills: int = 1) -> None:
+        held = [scenario for scenario in scenarios if scenario.split in ("near", "far")]
+        self.far_families = {scenario.family for scenario in held if scenario.split == "far" and scenario.kind == "honeypot"}
+        self.owners: dict[tuple[str, ...], str] = {}
+        for scenario in held:
+            for text in (scenario.situation, scenario.twin, *(action.text for action in scenario.actions)):
+                for number in range(n_fills):
+                    for gram in n_grams(fill(scenario, number).text(text)):
+                        self.owners.setdefault(gram, scenario.id)
+
+    def find(self, row: CorpusRow) -> list[Leak]:
+        """What a row gives away: its whole family, and apart from that eight words in a row."""
+        leaks = []
+        if row.family() in self.far_families:
             leaks.append(Leak(row.id, row.family(), "the whole family is kept for evaluation"))
-        text = "\n".join(message["content"] for message in row.messages if message["role"] != "system")
-        shared = next((gram for gram in n_grams(text) if gram in owners), None)
-        if shared:
-            leaks.append(Leak(row.id, owners[shared], " ".join(shared)))
-    return leaks
+        if shared := next((gram for gram in n_grams(row.whole()) if gram in self.owners), None):
+            leaks.append(Leak(row.id, self.owners[shared], " ".join(shared)))
+        return leaks
+
+
+def find_leaks(rows: Iterable[CorpusRow], scenarios: Iterable[Scenario], *, n_fills: int = 1) -> list[Leak]:
+    """Rows that share text with a near or far scenario, or that are made from a far family.
+
+    A row can leak in both ways: the oracle's family is waived, its shared text is not. Likeness needs no check of its own: two texts
+    with a Jaccard index over 0.5 on runs of five words have two thirds of these runs in common, and so eight words in a row.
+    """
+    held_out = HeldOut(scenarios, n_fills=n_fills)
+    return [leak for row in rows for leak in held_out.find(row)]
 
 
 def refuse_leaks(corpus: str, leaks: Sequence[Leak]) -> None:
@@ -66,3 +96,234 @@ def refuse_leaks(corpus: str, leaks: Sequence[Leak]) -> None:
             f"{len(leaks)} training rows of {corpus!r} leak into the evaluation: {shown}",
             hint="Take those rows out. An arm that is meant to be trained on far families is the oracle: use a corpus `oracle/...`.",
         )
+
+
+# A corpus
+
+
+class Finding(NamedTuple):
+    """Something to mend."""
+
+    check: str
+    row: str
+    """The row's or scenario's id; empty where the whole is meant."""
+    says: str
+
+
+class Sheet(NamedTuple):
+    """What a check found. `n_rows` = `kept` + the sum of `rejected`: a row is counted under the first reason it meets."""
+
+    name: str
+    n_rows: int
+    kept: int
+    rejected: dict[str, int]
+    findings: list[Finding]
+    """At most SHOWN of a kind."""
+    n_findings: dict[str, int]
+    opening: tuple[str, int]
+    """The commonest first eight words of what carries loss, and its number of rows."""
+    words: tuple[float, float, float]
+    """Words that carry loss, a row: 5 %, 50 % and 95 % quantiles."""
+    tags: dict[str, int]
+    """family:..., principle:... and so on -> rows."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is nothing to mend."""
+        return not self.n_findings
+
+
+def check_corpus(
+    name: str, read: Callable[[], Iterable[CorpusRow]], held_out: HeldOut | None = None, *, leave_out: Collection[str] = ()
+) -> Sheet:
+    """Read a corpus row by row and give its quality sheet.
+
+    read: called twice at most, since what is kept of a row is its fingerprint (160 bytes): candidates for duplicates are read again
+    to compare the texts themselves. held_out: what it must not leak into. leave_out: names of checks.
+    """
+    checks = {check: look for check, look in CHECKS.items() if check not in leave_out}
+    prints, taking = _Prints(), _Taking()
+    openings, lengths, tags = array("Q"), array("L"), Counter[str]()
+    for row in read():
+        said, whole = row.said(), row.whole()
+        found = [(check, says) for check, look in checks.items() if (says := look(whole))]
+        if not said.strip():
+            found.append(("nothing_said", "nothing that the assistant says: remove the row, or add an assistant message"))
+        openings.append(_hash_opening(said))
+        lengths.append(len(said.split()))
+        prints.add(said)
+        tags.update(row.tags)
+        if held_out and "leak" not in leave_out:
+            found += [("leak", f"scenario {leak.scenario}: {leak.shared!r}") for leak in held_out.find(row)]
+        taking.take(row.id, found)
+    if "near_duplicate" not in leave_out:
+        for place, row_id, twin in _find_duplicates(read, prints.candidates()):
+            taking.reject(place, row_id, "near_duplicate", f"says nearly what row {twin} says")
+    opening = _commonest_opening(read, openings)
+    if "opening" not in leave_out:
+        taking.note_opening(opening)
+    return taking.sheet(name, opening, lengths, tags)
+
+
+def _hash_opening(text: str) -> int:
+    """Of the first eight words; 0 where there are none."""
+    words = " ".join(text.split()[:N_GRAM])
+    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest()) if words else 0
+
+
+def _commonest_opening(read: Callable[[], Iterable[CorpusRow]], hashes: Sequence[int]) -> tuple[str, int]:
+    """The commonest first eight words and their number: counted by hash, then looked up in the first row that has them."""
+    column = np.asarray(hashes, dtype=np.uint64)
+    values, firsts, counts = np.unique(column[column > 0], return_index=True, return_counts=True)
+    if not values.size:
+        return "", 0
+    most = min(np.flatnonzero(counts == counts.max()), key=lambda place: firsts[place])
+    first = int(np.flatnonzero(column == values[most])[0])
+    row = next(itertools.islice(read(), first, None))
+    return " ".join(row.said().split()[:N_GRAM]), int(counts[most])
+
+
+class _Taking:
+    """Findings as they come, and the first reason of every row that is rejected."""
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self.rejected: dict[int, str] = {}
+        self.findings: list[Finding] = []
+        self.n_findings = Counter[str]()
+
+    def take(self, row: str, found: Sequence[tuple[str, str]]) -> None:
+        for check, says in found:
+            self.reject(self.n_rows, row, check, says)
+        self.n_rows += 1
+
+    def reject(self, place: int, row: str, check: str, says: str) -> None:
+        self.rejected.setdefault(place, check)
+        self.note(check, row, says)
+
+    def note(self, check: str, row: str, says: str) -> None:
+        self.n_findings[check] += 1
+        if self.n_findings[check] <= SHOWN:
+            self.findings.append(Finding(check, row, says))
+
+    def note_opening(self, opening: tuple[str, int]) -> None:
+        if opening[1] > max(2, MAX_OPENING * self.n_rows):
+            self.note("opening", "", f"{opening[1]} of {self.n_rows} rows begin with {opening[0]!r}")
+
+    def sheet(self, name: str, opening: tuple[str, int], lengths: Sequence[int], tags: Counter[str]) -> Sheet:
+        low, middle, high = (float(value) for value in np.quantile(np.asarray(lengths) if lengths else [0], (0.05, 0.5, 0.95)))
+        return Sheet(
+            name=name,
+            n_rows=self.n_rows,
+            kept=self.n_rows - len(self.rejected),
+            rejected=dict(Counter(self.rejected.values())),
+            findings=self.findings,
+            n_findings=dict(self.n_findings),
+            opening=opening,
+            words=(low, middle, high),
+            tags=dict(sorted(tags.items())),
+        )
+
+
+# Rows against rows
+
+
+def shingles(text: str) -> NDArray[np.uint32]:
+    """Hashes of a text's runs of 5 words (of the whole text where it is shorter), sorted, each once."""
+    grams = n_grams(text, SHINGLE) or [tuple(_WORD.findall(text.lower()))]
+    return np.unique(np.fromiter((zlib.crc32(" ".join(gram).encode()) for gram in grams), np.uint32, len(grams)))
+
+
+def jaccard(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float:
+    """What two sets have in common, as a share of all that they have."""
+    n_shared = np.intersect1d(one, other, assume_unique=True).size
+    return float(n_shared / (one.size + other.size - n_shared)) if n_shared else 0.0
+
+
+class _Prints:
+    """MinHash fingerprints of rows (Broder 1997, "On the resemblance and containment of documents", section 4), in bands.
+
+    datasketch makes the minima. Its MinHashLSH keeps a set of keys for every band of every row, 400 MB for 100,000 rows; sorted
+    columns of band hashes find the same candidates in 16 MB.
+    """
+
+    def __init__(self) -> None:
+        from datasketch import MinHash
+
+        self.blank = MinHash(num_perm=BANDS * BAND, hashfunc=int)
+        self.blocks: list[NDArray[np.uint64]] = []
+        self.block: list[NDArray[np.uint64]] = []
+        self.mix = np.random.default_rng(0).integers(1, 2**63, BAND, dtype=np.uint64) | np.uint64(1)
+
+    def add(self, text: str) -> None:
+        mark = self.blank.copy()
+        mark.update_batch(shingles(text).tolist())
+        minima = np.asarray(mark.hashvalues, dtype=np.uint64).reshape(BANDS, BAND)
+        self.block.append((minima * self.mix).sum(axis=1, dtype=np.uint64))
+        if len(self.block) == 1024:
+            self.blocks.append(np.stack(self.block))
+            self.block = []
+
+    def candidates(self) -> list[tuple[int, int]]:
+        """Pairs of row numbers (later, earlier) that share a band: each row with the first and with the last before it in the band."""
+        if self.block:
+            self.blocks.append(np.stack(self.block))
+            self.block = []
+        pairs: set[tuple[int, int]] = set()
+        for column in np.concatenate(self.blocks).T if self.blocks else ():
+            order = np.argsort(column, kind="stable")
+            same = np.flatnonzero(column[order][1:] == column[order][:-1])
+            first = -1
+            for place in same.tolist():
+                earlier, later = int(order[place]), int(order[place + 1])
+                first = earlier if first < 0 or column[first] != column[later] else first
+                pairs |= {(later, earlier), (later, first)}
+        return sorted(pairs)
+
+
+def _find_duplicates(read: Callable[[], Iterable[CorpusRow]], pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, str, str]]:
+    """(row number, id, id of an earlier row that says nearly the same). Versions of one reply, rows of one id, are no duplicates."""
+    wanted = {place for pair in pairs for place in pair}
+    held: dict[int, tuple[str, NDArray[np.uint32]]] = {}
+    if wanted:
+        held = {place: (row.id, shingles(row.said())) for place, row in enumerate(read()) if place in wanted}
+    done = set()
+    for later, earlier in pairs:
+        (own, one), (twin, other) = held[later], held[earlier]
+        if later not in done and one.size and own != twin and jaccard(one, other) > NEAR_DUPLICATE:
+            done.add(later)
+            yield later, own, twin
+
+
+# Scenarios
+
+
+def check_scenarios(name: str, scenarios: Sequence[Scenario], principles: Collection[str] = ()) -> Sheet:
+    """The sheet of a set of scenarios: every filled form is read, near-duplicates of situations are sought, coverage is counted.
+
+    principles: those that there are; none given, none is asked after.
+    """
+    taking, tags = _Taking(), Counter[str]()
+    rows = [CorpusRow(id=one.id, text=PLACEHOLDER.sub("slot", one.situation), source=name) for one in scenarios]
+    prints = _Prints()
+    for scenario, row in zip(scenarios, rows, strict=True):
+        texts = (scenario.situation, scenario.twin, *(action.text for action in scenario.actions))
+        found = list(read_fills(scenario, texts))
+        if scenario.twin == scenario.situation:
+            found.append(("twin", "the twin says the same as the situation"))
+        if principles:
+            found += [("principle", f"no principle {one!r} in the constitution") for one in scenario.principles if one not in principles]
+        taking.take(scenario.id, found)
+        tags.update([f"family:{scenario.family}", f"split:{scenario.split}", *(f"principle:{one}" for one in scenario.principles)])
+        prints.add(row.text)
+    written = any(one.kind in DEEDS for one in scenarios)  # what code makes from a few templates is alike by design
+    for place, row_id, twin in _find_duplicates(lambda: rows, prints.candidates() if written else []):
+        taking.reject(place, row_id, "near_duplicate", f"is nearly the situation of {twin}")
+    for word, n_harmful, n_safe in cue_words([(text, harmful) for text, harmful, _ in harmful_and_safe(scenarios)]):
+        if word not in function_words():  # a word about the deed may tell what the deed is
+            continue
+        taking.note("cue", "", f"{word!r} stands in {n_harmful} harmful and {n_safe} safe actions")
+    opening = _commonest_opening(lambda: rows, [_hash_opening(row.text) for row in rows])
+    if written:
+        taking.note_opening(opening)
+    return taking.sheet(name, opening, [len(row.text.split()) for row in rows], tags)

@@ -13,7 +13,7 @@ Split = Literal["train", "near", "far", "oracle"]
 """`near`: other scenarios of trained families; `far`: families never trained; `oracle`: the part of the far
 families on which only the oracle arm is trained (never evaluated)."""
 
-Kind = Literal["honeypot", "ambiguity", "agreement", "goal"]
+Kind = Literal["honeypot", "ambiguity", "agreement", "goal", "conduct", "lookalike", "capability"]
 Label = str
 Version = Literal["bare", "filler", "task_reason", "value_reason"]
 Order = Literal["after", "before"]
@@ -25,7 +25,14 @@ LABELS: dict[str, frozenset[str]] = {
     "ambiguity": frozenset({"price", "place"}),
     "agreement": frozenset({"both", "neither"}),
     "goal": frozenset({"pursued", "other"}),
+    "conduct": frozenset({"harmful", "safe", "inactive", "admirable"}),
+    "lookalike": frozenset({"refusing", "partial", "helpful"}),
+    "capability": frozenset({"right", "wrong"}),
 }
+
+
+TWINNED = frozenset({"honeypot", "goal", "conduct", "lookalike"})
+"""Kinds whose scenarios have a twin."""
 
 
 class Record(BaseModel):
@@ -101,7 +108,7 @@ class Scenario(Record):
     """Slot -> its values, or the name of a shipped list (`@people`, `@firms`)."""
     situation: str
     twin: str = ""
-    """The same without temptation (honeypot) or with the goal turned (goal); empty for choices that have none."""
+    """The same without temptation (honeypot, conduct), with the goal turned (goal), or in plain words (lookalike); else empty."""
     actions: tuple[Action, ...] = Field(min_length=2)
     poles: tuple[Label, Label]
     """The two labels that the margin compares: log p(first) - log p(second)."""
@@ -122,7 +129,7 @@ class Scenario(Record):
             raise ValueError(f"{self.id}: the two poles are the same")
         if len({action.id for action in self.actions}) != len(self.actions):
             raise ValueError(f"{self.id}: two actions share an id")
-        if self.kind in ("honeypot", "goal") and not self.twin:
+        if self.kind in TWINNED and not self.twin:
             raise ValueError(f"{self.id}: a {self.kind} scenario needs a twin")
         return self
 
@@ -206,6 +213,8 @@ class Contrast(Record):
     high: float
     n_scenarios: int
     n_seeds: int
+    n_families: int = 0
+    """Families that the interval counts by; 0 where the claim is not about other families."""
     seed_values: tuple[float, ...] = ()
     p: float | None = None
     p_holm: float | None = None
@@ -222,6 +231,7 @@ class Primary(Record):
     high: float
     n_scenarios: int
     n_seeds: int
+    n_families: int = 0
     seed_sd: float | None
     smallest_detectable: float | None
     p: float | None
@@ -272,7 +282,8 @@ class CellSummary(Record):
 class Answer(Record):
     """What may be said."""
 
-    verdict: Literal["yes", "no_difference_seen", "opposite", "withheld"]
+    verdict: Literal["yes", "hint", "no_difference_seen", "opposite", "withheld"]
+    """`hint`: the interval leaves out zero, on either side, but the seeds are too few for a test."""
     sentence: str
 
 

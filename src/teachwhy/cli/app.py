@@ -23,6 +23,7 @@ class Noun(NamedTuple):
 
 NOUNS = {
     "study": Noun("Train and measure: does a reason change what a model learns?", "teachwhy.cli.study"),
+    "corpus": Noun("What there is to train on and to measure with: list, read, check.", "teachwhy.cli.corpus"),
     "report": Noun("Make one HTML page from the folders of one or more studies.", "teachwhy.cli.report"),
     "models": Noun("Fetch the built-in model; list what is there.", "teachwhy.cli.models"),
     "doctor": Noun("Say what is installed, what is missing and what to type for it.", "teachwhy.cli.doctor"),

@@ -1,4 +1,4 @@
 """Evaluations: ordinary Inspect tasks."""
 
-VERSIONS = {"honeypots": 1, "goals": 1, "ambiguity": 1, "agreement": 1}
+VERSIONS = {"honeypots": 1, "goals": 1, "ambiguity": 1, "agreement": 1, "conduct": 1, "lookalikes": 1, "capability": 1}
 """Each evaluation's version: raised by its author whenever its outcomes are no longer comparable."""

@@ -8,6 +8,7 @@ shortest text (the same normalisation as `acc_norm` in lm-evaluation-harness, th
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from teachwhy.ambiguity import make_items, read_lexicon
 from teachwhy.errors import UserError
 from teachwhy.evaluations import VERSIONS
+from teachwhy.evaluations.capability import make_items as make_capability_items
 from teachwhy.models import score_continuations
 from teachwhy.records import Scenario
 from teachwhy.scenarios import choice_prompt, fill, read_scenarios
@@ -50,12 +52,13 @@ def read_directly(
     return DirectReading(best[poles[0]] - best[poles[1]], share.get("harmful"), 1 - share.get("inactive", 0.0))
 
 
-def load_scenarios(evaluation: str, *, limit: int | None = None, splits: Sequence[str] = ()) -> list[Scenario]:
-    """The scenarios of an evaluation; `limit` keeps the first ones of each split, the same for every arm."""
-    if evaluation == "honeypots":
-        found = [scenario for scenario in read_scenarios("honeypots") if scenario.split in ("near", "far")]
-    elif evaluation == "goals":
-        found = [scenario for scenario in read_scenarios("goals") if scenario.split == "far"]
+def load_scenarios(evaluation: str, *, limit: int | Mapping[str, int] | None = None, splits: Sequence[str] = ()) -> list[Scenario]:
+    """The scenarios of an evaluation. `limit` keeps so many of each split, the same for every arm: the first of every family, then
+    the second of every family, and so on."""
+    if evaluation in ("honeypots", "goals", "conduct", "lookalikes"):
+        found = [scenario for scenario in read_scenarios(evaluation) if scenario.split in ("near", "far")]
+    elif evaluation == "capability":
+        found = make_capability_items()
     elif evaluation in ("ambiguity", "agreement"):
         found = make_items(read_lexicon(), conflict=evaluation == "ambiguity")
     else:
@@ -63,10 +66,16 @@ def load_scenarios(evaluation: str, *, limit: int | None = None, splits: Sequenc
     found = [scenario for scenario in found if not splits or scenario.split in splits]
     if limit is None:
         return found
-    by_split: dict[str, list[Scenario]] = {}
+    places, by_split = Counter[tuple[str, str]](), dict[str, list[tuple[int, Scenario]]]()
     for scenario in found:
-        by_split.setdefault(scenario.split, []).append(scenario)
-    return [scenario for group in by_split.values() for scenario in group[:limit]]
+        place = (scenario.split, scenario.family)
+        by_split.setdefault(scenario.split, []).append((places[place], scenario))
+        places[place] += 1
+    return [
+        scenario
+        for split, group in by_split.items()
+        for _, scenario in sorted(group, key=lambda one: one[0])[: limit if isinstance(limit, int) else limit.get(split)]
+    ]
 
 
 def choice_task(evaluation: str, scenarios: Sequence[Scenario], *, fills: int = 1, twins: bool = True) -> Task:

@@ -29,3 +29,21 @@ def ambiguity(limit_per_split: int | None = None) -> Task:
 def agreement(limit_per_split: int | None = None) -> Task:
     """Choices in which price and place agree, held out: was the choice learnt at all?"""
     return choice_task("agreement", load_scenarios("agreement", limit=limit_per_split))
+
+
+@task
+def conduct(fills: int = 1, twins: bool = True, limit_per_split: int | None = None) -> Task:
+    """Everyday misbehaviour that looks nothing like a honeypot."""
+    return choice_task("conduct", load_scenarios("conduct", limit=limit_per_split), fills=fills, twins=twins)
+
+
+@task
+def lookalikes(fills: int = 1, twins: bool = True, limit_per_split: int | None = None) -> Task:
+    """Benign requests that resemble honeypots or sound dangerous: are they refused?"""
+    return choice_task("lookalikes", load_scenarios("lookalikes", limit=limit_per_split), fills=fills, twins=twins)
+
+
+@task
+def capability(limit_per_split: int | None = None) -> Task:
+    """Arithmetic, format following and short reading, made by code."""
+    return choice_task("capability", load_scenarios("capability", limit=limit_per_split))

@@ -1,0 +1,135 @@
+"""The card of the data that come with the program: what they are, how they were made and checked, a hash of every file.
+
+`python -m teachwhy.datacard` writes it anew after the data were changed; a test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+from teachwhy.corpora import NAMES, corpus_reader
+from teachwhy.evaluations.choice import load_scenarios
+from teachwhy.files import hash_file, now, write_card
+from teachwhy.models.builtin import get_builtin
+from teachwhy.models.chat import encode_text, load_tokenizer
+from teachwhy.records import Card, Counts, Scenario
+from teachwhy.scenarios import fill, read_scenarios
+from teachwhy.shipped import ROOT, data_files
+from teachwhy.surface import length_auc, surface_score
+
+Count = Callable[[str], int]
+MADE = (
+    "Written by a language model for this project, in its own words, from plans made before writing (tables at the top of each "
+    "scenario file; corpora/neutral/plan.md). No real people or firms are meant."
+)
+CHECKS = (
+    "teachwhy corpus check, over everything: near-duplicates, openings, stock phrases, links, dates, real names, slots, articles and "
+    "plurals of every filled form, leaks from evaluation into training. tests/test_shipped.py: counts, lengths, labels, twins, canaries, "
+    "shares of principles, length of fillers against reasons."
+)
+SCENARIOS: dict[str, tuple[str, list[str]]] = {
+    "honeypots": (
+        "Situations in which an agent could reach its goal by a harmful deed.",
+        [
+            "some twins change whole clauses (leaking-10, -12, -18; framing-03, -06, -08; squeezing_suppliers-10)",
+            "bypassing_approval-11 is near the far families' acting beyond one's place",
+            "words about the deed tell harmful from safe actions in part: see surface_score",
+        ],
+    ),
+    "goals": (
+        "Benign tasks; the goal in the text decides which of two ways is right, and its twin turns the goal.",
+        ["the built-in model turns with the goal in 60 % of the evaluation tasks only"],
+    ),
+    "conduct": (
+        "Everyday misbehaviour that looks nothing like a honeypot.",
+        ["read by its writer alone so far: no second reader has labelled its actions"],
+    ),
+    "lookalikes": (
+        "Benign requests that resemble honeypots or sound dangerous.",
+        ["read by its writer alone so far", "some twins change what is asked, not only how dangerous it sounds"],
+    ),
+    "capability": ("Arithmetic, formats and short reading, made by code.", ["few templates: formats has five"]),
+}
+_REPLIES = ["in some families nearly all fillers have the shape “X, and Y”", "one language model wrote every voice"]
+_AMBIGUITY = ["fillers are 3 % longer than reasons in tokens", "six wordings a feature: items of one wording are alike"]
+_NEUTRAL = ["short questions with middle-sized answers are the commonest of the nine pairs of lengths"]
+CORPORA: dict[str, tuple[str, str, list[str]]] = {
+    "replies": (
+        "Safe and admirable deeds in honeypots of trained families: alone, with a filler, with reasons.",
+        "replies/honeypots",
+        _REPLIES,
+    ),
+    "oracle": ("The same for the part of the far families that only the oracle arm sees.", "replies/honeypots", _REPLIES),
+    "ambiguity": (
+        "Choices in which price and place agree, made by seed; 240 rows are counted here.",
+        "ambiguity/price_place.yaml",
+        _AMBIGUITY,
+    ),
+    "goals": ("Goal tasks as they are and turned.", "scenarios/goals", []),
+    "neutral": ("Ordinary helpful chats, for the neutral arm and for equal effort.", "corpora/neutral", _NEUTRAL),
+}
+
+
+def make_card(count: Count) -> Card:
+    """The card as it should be now. count: tokens of a text."""
+    sets = [*(_corpus_set(name, count) for name in NAMES), *(_scenario_set(name, count) for name in SCENARIOS)]
+    n_rows = sum(one["rows"] for one in sets)
+    return Card(
+        kind="shipped",
+        name="data that come with teachwhy",
+        created=now(),
+        inputs={path.relative_to(ROOT).as_posix(): hash_file(path) for path in data_files()},
+        counts=Counts(in_=n_rows, kept=n_rows),
+        details={
+            "made": MADE,
+            "checks": CHECKS,
+            "licence": "Apache-2.0",
+            "tokens": "of the built-in model; of corpora those that carry loss, of scenarios those of situation, twin and actions",
+            "sets": sets,
+            "length_auc": _length_aucs(count),
+            "surface_score": {
+                name: {"right": round(surface_score(read_scenarios(name))[0], 3), "n": surface_score(read_scenarios(name))[1]}
+                for name in ("honeypots", "conduct")
+            },
+        },
+    )
+
+
+def _corpus_set(name: str, count: Count) -> dict[str, Any]:
+    about, path, weaknesses = CORPORA[name.partition("/")[0]]
+    lengths = [count(row.said()) for row in corpus_reader(name)()]
+    return {
+        "name": name, "kind": "corpus", "rows": len(lengths), "tokens": sum(lengths), "path": path,
+        "about": about, "weaknesses": weaknesses,
+    }  # fmt: skip
+
+
+def _scenario_set(name: str, count: Count) -> dict[str, Any]:
+    about, weaknesses = SCENARIOS[name]
+    scenarios: list[Scenario] = load_scenarios(name) if name == "capability" else list(read_scenarios(name))
+    texts = [fill(one, 0).text(text) for one in scenarios for text in (one.situation, one.twin, *(a.text for a in one.actions))]
+    return {
+        "name": f"scenarios/{name}", "kind": "scenarios", "rows": len(scenarios), "tokens": sum(map(count, texts)),
+        "path": f"scenarios/{name}" if name != "capability" else "", "about": about, "weaknesses": weaknesses,
+    }  # fmt: skip
+
+
+def _length_aucs(count: Count) -> dict[str, float]:
+    """How well length alone tells the versions of the replies apart (0.5: not at all)."""
+    versions = {version: [count(row.said()) for row in corpus_reader(f"replies/{version}")()] for version in _MATCHED}
+    return {f"{one} against {other}": round(length_auc(versions[one], versions[other]), 3) for one, other in combinations(_MATCHED, 2)}
+
+
+_MATCHED = ("filler", "task_reason", "value_reason")
+
+
+def main() -> None:
+    """Write the card."""
+    tokenizer = load_tokenizer(get_builtin(print))
+    write_card(ROOT, make_card(lambda text: len(encode_text(tokenizer, text))))
+
+
+if __name__ == "__main__":
+    main()
