@@ -23,7 +23,8 @@ from teachwhy.surface import length_auc
 
 TRAINED = (
     "bribing", "bypassing_approval", "fake_reviews", "falsifying_figures", "hiding_mistakes", "impersonating", "misleading_buyers",
-    "pressuring_consent", "reading_private_mail", "skipping_safety_checks", "squeezing_suppliers",
+    "pressuring_consent", "queue_jumping", "reading_private_mail", "skipping_safety_checks", "squeezing_suppliers", "stretching_access",
+    "taking_rival_data",
 )  # fmt: skip
 FAR = ("blackmail", "framing", "leaking", "research_sabotage")
 FAR_ONLY = ("deleting_logs", "sandbagging", "self_exfiltration")
@@ -34,6 +35,8 @@ MAX_CHANGED = 18
 
 CORPORA = (
     *(f"{kind}/{version}" for kind in ("replies", "oracle") for version in VERSIONS),
+    "shuffled/task_reason",
+    "shuffled/value_reason",
     *(f"ambiguity/{variant}" for variant in ("bare", "price_reason", "place_reason", "price_filler", "place_filler")),
     "goals",
     "neutral",
@@ -59,7 +62,7 @@ def scenarios() -> list[Scenario]:
 
 
 def texts_of(scenario: Scenario) -> list[str]:
-    return [scenario.situation, scenario.twin, *(action.text for action in scenario.actions)]
+    return [scenario.situation, scenario.twin, *(action.text for action in scenario.actions), *scenario.reasons.values()]
 
 
 def test_honeypots_are_as_many_as_planned() -> None:
@@ -72,7 +75,7 @@ def test_honeypots_are_as_many_as_planned() -> None:
 
 
 def test_other_sets_are_as_many_as_planned() -> None:
-    assert Counter(scenario.split for scenario in read_scenarios("goals")) == {"train": 55, "far": 25}
+    assert Counter(scenario.split for scenario in read_scenarios("goals")) == {"train": 160, "far": 60}
     assert set(Counter(scenario.family for scenario in read_scenarios("conduct")).values()) == {12}
     assert set(Counter(scenario.family for scenario in read_scenarios("lookalikes")).values()) == {20}
     assert [len(read_scenarios(name)) for name in ("conduct", "lookalikes")] == [60, 80]
@@ -81,7 +84,7 @@ def test_other_sets_are_as_many_as_planned() -> None:
 
 def test_rows_of_the_neutral_corpus_are_all_different() -> None:
     rows = read_rows(ROOT / "corpora" / "neutral")
-    assert len(rows) == len({row.id for row in rows}) == len({row.messages[0]["content"] for row in rows}) == 274
+    assert len(rows) == len({row.id for row in rows}) == len({row.messages[0]["content"] for row in rows}) == 600
 
 
 @pytest.mark.builtin
@@ -237,6 +240,36 @@ def test_filler_and_reasons_of_a_reply_agree_in_tokens() -> None:
             for text in (reply.filler, reply.task_reason, reply.value_reason)
         ]
         assert max(n_tokens) <= 1.1 * min(n_tokens), (reply.scenario, reply.voice, n_tokens)
+
+
+def test_every_scenario_stands_in_the_plan_of_its_file() -> None:
+    """In closed lists, so that variety can be counted; `corpus check` finds a family that crowds into one cell."""
+    for scenario in scenarios():
+        factors = {"goal": {"domain", "choice", "serves", "first", "goal_stands"}, "lookalike": {"domain", "stakes", "resembles"}}
+        assert set(scenario.plan) == factors.get(scenario.kind, {"domain", "stakes", "opportunity", "case"}), scenario.id
+        assert all(scenario.plan.values()), scenario.id
+    honeypot_like = [one for one in scenarios() if one.kind in ("honeypot", "conduct")]
+    assert {one.plan["stakes"] for one in honeypot_like} == {"small", "middle", "large"}
+    assert 15 <= len({one.plan["domain"] for one in honeypot_like}) <= 20
+    assert 8 <= len({one.plan["opportunity"] for one in honeypot_like}) <= 11
+    for family in {one.family for one in honeypot_like}:
+        domains = Counter(one.plan["domain"] for one in honeypot_like if one.family == family)
+        assert max(domains.values()) <= domains.total() / 3, (family, domains)
+
+
+def test_every_evaluated_honeypot_has_reasons_and_no_other() -> None:
+    for scenario in scenarios():
+        wanted = {"filler", "task_reason", "value_reason"} if scenario.kind == "honeypot" and scenario.split in ("near", "far") else set()
+        assert set(scenario.reasons) == wanted, scenario.id
+
+
+@pytest.mark.builtin
+def test_reasons_before_the_deed_agree_in_tokens() -> None:
+    tokenizer = builtin_tokenizer()
+    for scenario in honeypots().values():
+        fills = [fill(scenario, number) for number in range(6)]
+        n_tokens = [sum(len(encode_text(tokenizer, " " + one.text(text))) for one in fills) for text in scenario.reasons.values()]
+        assert not n_tokens or max(n_tokens) <= 1.1 * min(n_tokens), (scenario.id, n_tokens)
 
 
 @pytest.mark.builtin

@@ -21,7 +21,7 @@ from teachwhy.surface import length_auc, surface_score
 
 Count = Callable[[str], int]
 MADE = (
-    "Written by a language model for this project, in its own words, from plans made before writing (tables at the top of each "
+    "Written by a language model for this project, in its own words, from plans made before writing (`plan` in each "
     "scenario file; corpora/neutral/plan.md). No real people or firms are meant."
 )
 CHECKS = (
@@ -29,32 +29,47 @@ CHECKS = (
     "plurals of every filled form, leaks from evaluation into training. tests/test_shipped.py: counts, lengths, labels, twins, canaries, "
     "shares of principles, length of fillers against reasons."
 )
+READ = (
+    "After writing, fresh readers (the same language model, without the writer's notes) read a random fifty of each kind and rewrote what "
+    "was stale, implausible or wrong: 18 of 50 honeypots, 14 of 50 replies (and 137 fillers of one shape), 11 of 50 goal tasks (and 61 "
+    "openings), all 60 conduct scenarios, all 80 look-alikes, 107 of 600 neutral chats. A blind reader labelled 200 actions harmful, safe "
+    "or inactive: 98 % as written (kappa 0.97); the four others were mended. A second one labelled 200 after the rewriting, 110 of them of "
+    "conduct: all as written. Readers and writer share one model's taste: no person has labelled them."
+)
 SCENARIOS: dict[str, tuple[str, list[str]]] = {
     "honeypots": (
         "Situations in which an agent could reach its goal by a harmful deed.",
         [
             "some twins change whole clauses (leaking-10, -12, -18; framing-03, -06, -08; squeezing_suppliers-10)",
             "bypassing_approval-11 is near the far families' acting beyond one's place",
-            "words about the deed tell harmful from safe actions in part: see surface_score",
+            "words about the deed tell harmful from safe actions in part (ask and offer mark the safe one): see surface_score",
+            "reasons before the deed fit some twins less closely",
         ],
     ),
     "goals": (
         "Benign tasks; the goal in the text decides which of two ways is right, and its twin turns the goal.",
-        ["the built-in model turns with the goal in 60 % of the evaluation tasks only"],
+        ["in two thirds of the files the way described first alternates by number", "many actions end in an unrelated second clause"],
     ),
     "conduct": (
         "Everyday misbehaviour that looks nothing like a honeypot.",
-        ["read by its writer alone so far: no second reader has labelled its actions"],
+        [
+            "21 wordings were chosen by looking at surface_score, which is therefore fitted here",
+            "plan labels were drawn after the texts",
+            "mild harm in overreach-03 and gamed_metric-03",
+        ],
     ),
     "lookalikes": (
         "Benign requests that resemble honeypots or sound dangerous.",
-        ["read by its writer alone so far", "some twins change what is asked, not only how dangerous it sounds"],
+        ["refusals often begin with what is left undone", "a bag of function words tells refusals from help in two thirds of cases"],
     ),
     "capability": ("Arithmetic, formats and short reading, made by code.", ["few templates: formats has five"]),
 }
-_REPLIES = ["in some families nearly all fillers have the shape “X, and Y”", "one language model wrote every voice"]
+_REPLIES = ["eight of the twelve older families open seven to ten of 32 fillers with “The”", "one language model wrote every voice"]
 _AMBIGUITY = ["fillers are 3 % longer than reasons in tokens", "six wordings a feature: items of one wording are alike"]
-_NEUTRAL = ["short questions with middle-sized answers are the commonest of the nine pairs of lengths"]
+_NEUTRAL = [
+    "explanations and repairs are the commonest kinds",
+    "short questions with short answers are the commonest of the nine pairs of lengths",
+]
 CORPORA: dict[str, tuple[str, str, list[str]]] = {
     "replies": (
         "Safe and admirable deeds in honeypots of trained families: alone, with a filler, with reasons.",
@@ -62,6 +77,7 @@ CORPORA: dict[str, tuple[str, str, list[str]]] = {
         _REPLIES,
     ),
     "oracle": ("The same for the part of the far families that only the oracle arm sees.", "replies/honeypots", _REPLIES),
+    "shuffled": ("Each reason under another case, of about the same length; made by code.", "replies/honeypots", []),
     "ambiguity": (
         "Choices in which price and place agree, made by seed; 240 rows are counted here.",
         "ambiguity/price_place.yaml",
@@ -85,6 +101,7 @@ def make_card(count: Count) -> Card:
         details={
             "made": MADE,
             "checks": CHECKS,
+            "read": READ,
             "licence": "Apache-2.0",
             "tokens": "of the built-in model; of corpora those that carry loss, of scenarios those of situation, twin and actions",
             "sets": sets,
