@@ -98,9 +98,9 @@ def test_report_survives_its_json() -> None:
 
 def test_changes_are_from_the_start_and_paired() -> None:
     summary = {(one.arm, one.split): one for one in report().arms if one.evaluation == "honeypots"}
-    assert summary["start", "far"].margin_change is None
+    assert summary["start", "far"].change is None
     assert summary["start", "far"].n_seeds == 1
-    assert summary["value", "far"].margin_change == pytest.approx(-2.0, abs=0.15)
+    assert summary["value", "far"].change == pytest.approx(-2.0, abs=0.15)
     # scenarios differ by 2.3 nats, which pairing takes out
     assert (summary["value", "far"].change_high or 0) - (summary["value", "far"].change_low or 0) < 0.6
 

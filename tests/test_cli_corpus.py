@@ -149,6 +149,7 @@ def test_control_makes_a_folder_and_never_overwrites(tmp_path: Path) -> None:
 def scenario_file(path: Path, **changes: Any) -> str:
     value = read_yaml(ROOT / "scenarios" / "honeypots" / "bribing.yaml")
     value["scenarios"] = [{**value["scenarios"][0], **changes}]
+    del value["plan"]
     path.write_text(yaml.safe_dump({key: part for key, part in value.items() if part is not None}), encoding="utf-8")
     return str(path)
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from teachwhy.corpora import NAMES, VERSIONS, CorpusRow, corpus_reader, corpus_rows, iter_rows, order_rows, read_rows, render_reply
+from teachwhy.corpora import NAMES, VERSIONS, CorpusRow, corpus_reader, corpus_rows, iter_rows, join_reason, order_rows, read_rows
 from teachwhy.errors import UserError
 from teachwhy.files import write_jsonl
-from teachwhy.records import Reply
 
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]}
 SHARED = [
@@ -76,12 +75,21 @@ def test_neutral_rows_come_again_as_they_are() -> None:
 
 
 def test_reason_stands_after_the_deed_or_before_it() -> None:
-    reply = Reply(
-        scenario="a", action="b", bare="I wait.", filler="It rains.", task_reason="It pays.", value_reason="It is fair.", voice="dry"
-    )
-    assert render_reply(reply, "value_reason", "after") == "I wait. It is fair."
-    assert render_reply(reply, "value_reason", "before") == "It is fair. I wait."
-    assert {render_reply(reply, "bare", order) for order in ("after", "before")} == {"I wait."}  # type: ignore[arg-type]
+    assert join_reason("I wait.", "It is fair.", "after") == "I wait. It is fair."
+    assert join_reason("I wait.", "It is fair.", "before") == "It is fair. I wait."
+    assert {join_reason("I wait.", "", order) for order in ("after", "before")} == {"I wait."}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", ["task_reason", "value_reason"])
+def test_shuffled_reasons_are_the_same_ones_under_other_cases(version: str) -> None:
+    own, shuffled, bare = (list(corpus_reader(name)()) for name in (f"replies/{version}", f"shuffled/{version}", "replies/bare"))
+    assert [row.messages[:-1] for row in own] == [row.messages[:-1] for row in shuffled]
+    assert all(row.said().startswith(deed.said()) for row, deed in zip(shuffled, bare, strict=True))
+    texts = [[row.said().removeprefix(deed.said()) for row, deed in zip(rows, bare, strict=True)] for rows in (own, shuffled)]
+    assert not any(one == other for one, other in zip(*texts, strict=True))
+    assert sorted(texts[0]) == sorted(texts[1])
+    lengths = [[len(text.split()) for text in group] for group in texts]
+    assert max(abs(one - other) for one, other in zip(*lengths, strict=True)) <= 5
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -15,8 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from names before its own, and from its own package.
 ORDER = (
-    "errors", "records", "files", "statistics", "shipped", "models", "scenarios", "ambiguity", "corpora", "wording", "surface",
-    "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "study", "cli", "_registry",
+    "errors", "records", "files", "statistics", "comparisons", "shipped", "models", "scenarios", "ambiguity", "corpora", "wording",
+    "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "study", "cli", "_registry",
 )  # fmt: skip
 REGISTRY_MAY = {"evaluations", "models"}
 

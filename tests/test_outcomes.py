@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from teachwhy.errors import UserError
-from teachwhy.outcomes import COLUMNS, Selection, contrast_table, margin_table, read_log, read_outcomes, scenario_names, write_outcomes
+from teachwhy.outcomes import COLUMNS, Selection, contrast_table, measure_table, read_log, read_outcomes, scenario_names, write_outcomes
 from teachwhy.records import Outcome
 
 FAR = Selection("honeypots", ("far",))
@@ -135,13 +135,13 @@ def test_harm_without_a_harmful_action_is_empty_and_not_zero() -> None:
 
 def test_margin_is_the_mean_over_fills() -> None:
     rows = [outcome(scenario=name, fill=fill, margin=margin) for name, fill, margin in (("a", 0, 1.0), ("a", 1, 4.0), ("b", 0, 7.0))]
-    np.testing.assert_array_equal(margin_table(rows, FAR, "bare", (1,), ["a", "b"]), [[2.5, 7.0]])
+    np.testing.assert_array_equal(measure_table(rows, FAR, "bare", (1,), ["a", "b"]), [[2.5, 7.0]])
 
 
 def test_row_of_the_start_stands_for_every_seed() -> None:
     rows = [outcome(arm="start", seed=0, scenario="a", margin=2.0), outcome(seed=5, scenario="a", margin=3.0)]
-    np.testing.assert_array_equal(margin_table(rows, FAR, "start", (5, 9), ["a"]), [[2.0], [2.0]])
-    np.testing.assert_array_equal(margin_table(rows, FAR, "bare", (5, 9), ["a"]), [[3.0], [np.nan]])
+    np.testing.assert_array_equal(measure_table(rows, FAR, "start", (5, 9), ["a"]), [[2.0], [2.0]])
+    np.testing.assert_array_equal(measure_table(rows, FAR, "bare", (5, 9), ["a"]), [[3.0], [np.nan]])
 
 
 def test_twins_other_splits_and_unread_rows_are_left_out() -> None:
@@ -153,7 +153,7 @@ def test_twins_other_splits_and_unread_rows_are_left_out() -> None:
         outcome(scenario="d", margin=None, harm=None, acted=None, status="dead"),
     ]
     assert scenario_names(rows, FAR) == ["a", "d"]
-    np.testing.assert_array_equal(margin_table(rows, FAR, "bare", (1,), ["a", "d"]), [[1.0, np.nan]])
+    np.testing.assert_array_equal(measure_table(rows, FAR, "bare", (1,), ["a", "d"]), [[1.0, np.nan]])
 
 
 def test_contrast_is_paired_and_leaves_out_scenarios_that_an_arm_lacks() -> None:

@@ -336,3 +336,17 @@ def test_scenario_sheet_finds_a_word_that_gives_harm_away() -> None:
     assert {finding.check for finding in sheet.findings} == {"cue"}
     assert {"'without'", "'more'"} <= {finding.says.split()[0] for finding in sheet.findings}
     assert sheet.kept == len(cued), "no single scenario is at fault"
+
+
+def test_scenario_sheet_finds_a_plan_that_varies_too_little() -> None:
+    sound = [one for one in read_scenarios("honeypots") if one.family in ("bribing", "framing", "leaking", "blackmail")]
+    domains = ("office", "farm", "bank", "school")
+    planned = [one.model_copy(update={"plan": {"domain": domains[place % 4], "case": one.id}}) for place, one in enumerate(sound)]
+    sheet = check_scenarios("mine", planned)
+    assert sheet.passed
+    assert sheet.tags["domain:farm"] == len(sound) // 4
+    assert not any(tag.startswith("case:") for tag in sheet.tags), "a factor whose values never come again is a note"
+    crowded = [one.model_copy(update={"plan": {"domain": "office"}}) if one.family == "bribing" else one for one in planned]
+    sheet = check_scenarios("mine", crowded)
+    assert [finding.check for finding in sheet.findings] == ["plan"]
+    assert "100% of bribing have domain 'office'" in sheet.findings[0].says

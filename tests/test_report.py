@@ -52,7 +52,7 @@ def _arm(arm: str, evaluation: str, split: str, seeds: tuple[float, ...], **more
         "split": split,
         "reading": "direct",
         "n_seeds": len(seeds),
-        "margin_change": change,
+        "change": change,
         "seed_values": seeds,
     }
     return ArmSummary.model_validate(values | fixed | more)
@@ -75,7 +75,7 @@ def _figure_rows(report: StudyReport, splits: tuple[str, ...]) -> list:
         {
             "arm": arm.arm,
             "split": arm.split,
-            "change": arm.margin_change,
+            "change": arm.change,
             "low": arm.change_low,
             "high": arm.change_high,
             "seed_values": arm.seed_values,

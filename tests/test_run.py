@@ -135,7 +135,8 @@ def test_run_ends_well_and_prints_its_page(whole: Whole) -> None:
     assert "9/9 " in whole.ended.stderr
     assert "Traceback" not in whole.ended.stderr
     names = {path.name for path in whole.output.iterdir()} - {".lock"}
-    assert names == {"study.yaml", "plan.json", "cells", "outcomes.csv", "report.json", "report.html"}
+    assert names == {"study.yaml", "plan.json", "cells", "outcomes.csv", "report.json", "report.html", "card.json"}
+    assert read_card(whole.output).counts.kept == len(list((whole.output / "cells").glob("*/card.json")))
 
 
 def test_second_command_in_the_folder_is_refused(whole: Whole) -> None:

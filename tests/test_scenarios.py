@@ -187,3 +187,14 @@ def test_reply_to_a_trained_scenario_reads(tmp_path: Path, split: str) -> None:
     path = tmp_path / "replies.jsonl"
     path.write_text(json.dumps(REPLY) + "\n")
     assert read_replies(str(path), [make(split)])[0].bare == "I wait."
+
+
+def test_plan_is_read_with_its_scenario(tmp_path: Path) -> None:
+    (found,) = read_scenarios(str(write(tmp_path, SCENARIO, plan=[{"id": SCENARIO["id"], "domain": "farm"}])))
+    assert found.plan == {"domain": "farm"}
+
+
+@pytest.mark.parametrize(("ids", "says"), [(["other"], "not in the plan"), ([SCENARIO["id"], "other"], "without a scenario")])
+def test_plan_and_scenarios_must_be_the_same(tmp_path: Path, ids: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read_scenarios(str(write(tmp_path, SCENARIO, plan=[{"id": one, "domain": "farm"} for one in ids])))

@@ -40,6 +40,7 @@ def study_of(model: Path, **parts: Any) -> dict[str, Any]:
         "settings": SETTINGS,
         "arms": {arm: [{"sft": f"{arm}.jsonl"}] for arm in SAYINGS},
         "neutral": None,
+        "without": ["filler", "neutral", "oracle", "repeat", "shuffled"],
         "evaluations": [{"ambiguity": {"splits": ["near", "far"], "limit": 2}}],
         "primary": {
             "name": "price - place", "evaluation": "ambiguity", "splits": ["near", "far"], "plus": ["price"], "minus": ["place"],
@@ -166,14 +167,14 @@ NAMED = {"name": "c", "evaluation": "ambiguity", "splits": ["far"], "plus": ["pr
         ({"evaluations": ["ambiguity", "ambiguity"]}, "an evaluation stands twice", ""),
         ({"evaluations": [{"limit": 2}]}, "an evaluation is a NAME", ""),
         ({"evaluations": [{"ambiguity": {"limit": 1}}]}, "limit", ""),
-        ({"contrasts": [{**NAMED, "plus": ["prise"]}]}, "names the arm 'prise', which the study has not; it has price, place", ""),
+        ({"contrasts": [{**NAMED, "plus": ["prise"]}]}, "names the arm 'prise', which the study has not; it has start, price, place", ""),
         ({"contrasts": [{**NAMED, "plus": ["price", "start"]}]}, "as many arms as it subtracts", ""),
         ({"contrasts": [{**NAMED, "plus": []}]}, "contrasts.0.plus: ", ""),
         ({"contrasts": [{**NAMED, "evaluation": "goals"}]}, "needs the evaluation 'goals'", ""),
         ({"against_bare": "nothing"}, "no contrast has the name 'nothing'", ""),
         ({"arms": {"[/b]": [{"sft": "a"}], "place": [{"sft": "a"}]}}, "String should match pattern", ""),
         ({"arms": {"a\x1b[31m": [{"sft": "a"}], "place": [{"sft": "a"}]}}, "String should match pattern", ""),
-        ({"arms": {"repeat": [{"sft": "a"}], "place": [{"sft": "a"}]}}, "would be the same training again", ""),
+        ({"arms": {"repeat": [{"sft": "a"}], "place": [{"sft": "a"}]}}, "is added by the study itself", ""),
         ({"arms": {"oracle": [{"sft": "neutral"}], "place": [{"sft": "a"}]}}, "give it a corpus `oracle/...`", ""),
         ({"split_labels": {"near": "x", "far": "x"}}, "two splits have the same words", ""),
         ({"split_labels": {"ner": "x"}}, "no split 'ner'", "Did you mean 'near'?"),
@@ -452,7 +453,7 @@ def test_plan_is_hashed_and_kept(planner: Callable[..., Plan], tmp_path: Path) -
     written = study_run.write_plan(tmp_path, body, 10.2)
     held = json.loads((tmp_path / "plan.json").read_text())
     assert held == written
-    rest = {key: value for key, value in held.items() if key not in ("sha256", "made_at", "estimate_seconds", "command")}
+    rest = {key: value for key, value in held.items() if key not in ("sha256", "made_at", "estimate_seconds", "command", "looks")}
     assert held["sha256"] == hash_text(canonical_json(rest))
     assert held["primary"]["plus"] == ["price"]
     assert study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 99.0) == held

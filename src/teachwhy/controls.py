@@ -15,15 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from teachwhy.corpora import NAMES, CorpusRow, Message, corpus_reader
+from teachwhy.corpora import NAMES, CorpusRow, Message, corpus_reader, derange
 from teachwhy.errors import UserError
 from teachwhy.files import canonical_json, code_commit, derive_seed, hash_text, library_versions, now, publish, write_card, write_jsonl
 from teachwhy.records import Card, Counts
 
 ControlKind = Literal["neutral", "filler", "shuffled"]
 Count = Callable[[str], int]
-WINDOW = 16
-"""Reasons change places among so many of about their length."""
 
 
 def write_control(name: str, kind: ControlKind, folder: Path, *, bare: str, seed: int, count: Count, unit: str) -> Path:
@@ -104,32 +102,9 @@ def neutral_control(rows: Sequence[CorpusRow], pool: Sequence[CorpusRow], count:
 def shuffled_control(rows: Sequence[CorpusRow], bare: Sequence[CorpusRow], count: Count, *, seed: int = 0) -> list[CorpusRow]:
     """Each row with the reason of a row that has another prompt, and about its length. Raises UserError where there is no way."""
     parted = part_rows(rows, bare)
-    rng = random.Random(derive_seed(seed, "shuffled control"))
-    order = sorted(range(len(parted)), key=lambda place: (count(parted[place].reason), rng.random()))
-    prompts = [_prompt(one.row) for one in parted]
-    given: dict[int, int] = {}
-    for start in range(0, len(order), WINDOW):
-        window = order[start:] if len(order) - start < 2 * WINDOW else order[start : start + WINDOW]
-        takes = _derange(window, prompts, rng)
-        given.update(zip(window, takes, strict=True))
-        if window[-1] == order[-1]:
-            break
-    return [_say(one, one.join(parted[given[place]].reason), "shuffled") for place, one in enumerate(parted)]
-
-
-def _derange(window: Sequence[int], prompts: Sequence[str], rng: random.Random) -> list[int]:
-    """A permutation of `window` that gives no place to one of the same prompt."""
-    for _ in range(2000):
-        takes = rng.sample(window, len(window))
-        for place, own in enumerate(window):  # mend by exchange: a random order is seldom free of clashes
-            if prompts[takes[place]] == prompts[own]:
-                other = rng.randrange(len(window))
-                takes[place], takes[other] = takes[other], takes[place]
-        if all(prompts[take] != prompts[own] for take, own in zip(takes, window, strict=True)):
-            return takes
-    raise UserError(
-        "the reasons cannot be shuffled: too many rows of about one length have the same prompt", hint="Add rows with other prompts."
-    )
+    sizes = [count(one.reason) for one in parted]
+    takes = derange([_prompt(one.row) for one in parted], sizes, random.Random(derive_seed(seed, "shuffled control")))
+    return [_say(one, one.join(parted[take].reason), "shuffled") for one, take in zip(parted, takes, strict=True)]
 
 
 def filler_control(rows: Sequence[CorpusRow], bare: Sequence[CorpusRow], count: Count, *, seed: int = 0) -> list[CorpusRow]:

@@ -1,13 +1,14 @@
 """Corpora: rows for training, rendered from replies, goal tasks and slots, or read from JSONL.
 
-Names: `replies/VERSION` and `oracle/VERSION` (bare, filler, task_reason, value_reason), `goals`, `ambiguity/VARIANT`,
-`neutral`, or the path of a JSONL file (or of a folder with corpus.jsonl) with `messages`, or `text` for documents.
+Names: `replies/VERSION` and `oracle/VERSION` (bare, filler, task_reason, value_reason), `shuffled/VERSION` (task_reason,
+value_reason: the reasons of other cases), `goals`, `ambiguity/VARIANT`, `neutral`, or the path of a JSONL file (or of a folder
+with corpus.jsonl) with `messages`, or `text` for documents.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ Message = dict[str, str]
 VERSIONS: tuple[str, ...] = get_args(Version)
 NAMES = (
     *(f"{kind}/{version}" for kind in ("replies", "oracle") for version in VERSIONS),
+    "shuffled/task_reason",
+    "shuffled/value_reason",
     *(f"ambiguity/{variant}" for variant in VARIANTS),
     "goals",
     "neutral",
@@ -87,7 +90,7 @@ def corpus_reader(name: str, *, order: Order = "after", beside: Path | None = No
 
 
 def _check_name(name: str) -> None:
-    if name.partition("/")[0] in ("replies", "oracle", "ambiguity") and name not in NAMES:
+    if name.partition("/")[0] in ("replies", "oracle", "shuffled", "ambiguity") and name not in NAMES:
         raise _unknown(name)
 
 
@@ -95,7 +98,7 @@ def _maker(name: str, order: Order, beside: Path | None) -> tuple[RowMaker, int]
     """What makes row `number`, and how many different rows there are before slots are filled anew."""
     _check_name(name)
     kind, _, variant = name.partition("/")
-    if kind in ("replies", "oracle"):
+    if kind in ("replies", "oracle", "shuffled"):
         return _reply_maker(kind, variant, order)
     if name == "goals":
         return _goal_maker()
@@ -189,16 +192,19 @@ def _reply_maker(kind: str, version: str, order: Order) -> tuple[RowMaker, int]:
         for reply in read_replies(str(path), scenarios.values())
         if scenarios[reply.scenario].split == split
     ]
+    givers = shuffle_reasons(replies, version) if kind == "shuffled" else replies
 
     def make(number: int) -> CorpusRow:
         epoch, place = divmod(number, len(replies))
         reply = replies[place]
         filled = fill(scenarios[reply.scenario], epoch)
+        giver = fill(scenarios[givers[place].scenario], epoch)
+        words = "" if version == "bare" else giver.text(str(getattr(givers[place], version)))
         return CorpusRow(
             id=f"{reply.scenario}/{reply.voice}/{epoch}",
             messages=(
                 *choice_prompt("honeypot", filled.text(filled.scenario.situation)),
-                _says(filled.text(render_reply(reply, version, order))),
+                _says(join_reason(filled.text(reply.bare), words, order)),
             ),
             source=f"{kind}/{version}",
             tags=(
@@ -211,12 +217,46 @@ def _reply_maker(kind: str, version: str, order: Order) -> tuple[RowMaker, int]:
     return make, len(replies)
 
 
-def render_reply(reply: Reply, version: str, order: Order) -> str:
-    """A reply's training text: the bare deed, with the version's words after or before it."""
-    if version == "bare":
-        return reply.bare
-    words = str(getattr(reply, version))
-    return f"{reply.bare} {words}" if order == "after" else f"{words} {reply.bare}"
+def join_reason(bare: str, words: str, order: Order) -> str:
+    """A reply's training text: the bare deed, with a version's words (if it has any) after or before it."""
+    return f"{bare} {words}".strip() if order == "after" else f"{words} {bare}".strip()
+
+
+def shuffle_reasons(replies: Sequence[Reply], version: str) -> list[Reply]:
+    """For each reply the one whose words it gets: of another scenario, and about as long. The same for every study."""
+    sizes = [len(str(getattr(reply, version)).split()) for reply in replies]
+    takes = derange([reply.scenario for reply in replies], sizes, random.Random(derive_seed(0, "shuffled", version)))
+    return [replies[take] for take in takes]
+
+
+SHUFFLE_WINDOW = 16
+"""Reasons change places among so many of about their length."""
+
+
+def derange(owners: Sequence[str], sizes: Sequence[int], rng: random.Random) -> list[int]:
+    """For each place another one, of another owner and about the same size: a permutation. Raises UserError where there is none."""
+    order = sorted(range(len(owners)), key=lambda place: (sizes[place], rng.random()))
+    given: dict[int, int] = {}
+    for start in range(0, len(order), SHUFFLE_WINDOW):
+        window = order[start:] if len(order) - start < 2 * SHUFFLE_WINDOW else order[start : start + SHUFFLE_WINDOW]
+        given.update(zip(window, _derange_window(window, owners, rng), strict=True))
+        if window[-1] == order[-1]:
+            break
+    return [given[place] for place in range(len(owners))]
+
+
+def _derange_window(window: Sequence[int], owners: Sequence[str], rng: random.Random) -> list[int]:
+    for _ in range(2000):
+        takes = rng.sample(window, len(window))
+        for place, own in enumerate(window):  # mend by exchange: a random order is seldom free of clashes
+            if owners[takes[place]] == owners[own]:
+                other = rng.randrange(len(window))
+                takes[place], takes[other] = takes[other], takes[place]
+        if all(owners[take] != owners[own] for take, own in zip(takes, window, strict=True)):
+            return takes
+    raise UserError(
+        "the reasons cannot be shuffled: too many rows of about one length have the same prompt", hint="Add rows with other prompts."
+    )
 
 
 def _goal_maker() -> tuple[RowMaker, int]:

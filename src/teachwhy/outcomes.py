@@ -6,19 +6,21 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from teachwhy.errors import UserError
-from teachwhy.records import Outcome, Status
+from teachwhy.records import Outcome, Reading, Status
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
 
 Floats = NDArray[np.float64]
 COLUMNS = list(Outcome.model_fields)
+FIXED_SEED = -1
+"""Of an arm that has one model for all seeds of a study."""
 
 
 def read_log(log: EvalLog, *, cell: str, arm: str, seed: int, update: int) -> list[Outcome]:
@@ -27,18 +29,20 @@ def read_log(log: EvalLog, *, cell: str, arm: str, seed: int, update: int) -> li
     rows = []
     for sample in log.samples or []:
         about = sample.metadata
-        harm, acted, margin, status = _read_score(sample)
+        reading: Reading = about.get("reading", "direct")
+        harm, acted, margin, status = _read_score(sample, reading)
         rows.append(
             Outcome(
-                cell=cell, arm=arm, seed=seed, update=update, evaluation=name, version=about["version"], reading="direct",
+                cell=cell, arm=arm, seed=seed, update=update, evaluation=name, version=about["version"], reading=reading,
                 split=about["split"], family=about["family"], scenario=about["scenario"], fill=about["fill"], twin=about["twin"],
+                repeat=about.get("repeat", 0),
                 harm=harm, acted=acted, margin=margin, status=status, log=Path(log.location).name, sample_id=str(sample.id),
             )
         )  # fmt: skip
     return rows
 
 
-def _read_score(sample: EvalSample) -> tuple[float | None, float | None, float | None, Status]:
+def _read_score(sample: EvalSample, reading: Reading) -> tuple[float | None, float | None, float | None, Status]:
     if sample.error is not None:
         return None, None, None, "dead"
     if sample.limit is not None:
@@ -46,8 +50,8 @@ def _read_score(sample: EvalSample) -> tuple[float | None, float | None, float |
     if not sample.scores:
         return None, None, None, "unscored"
     value: Any = next(iter(sample.scores.values())).value
-    margin, acted, harm = float(value["margin"]), float(value["acted"]), _number(value["harm"])
-    if not (math.isfinite(margin) and math.isfinite(acted)):
+    margin, acted, harm = (_number(value[name]) for name in ("margin", "acted", "harm"))
+    if acted is None or (margin is None and reading != "text"):
         return None, None, None, "invalid"
     return harm, acted, margin, "ok"
 
@@ -96,10 +100,12 @@ class Selection(NamedTuple):
     evaluation: str
     splits: tuple[str, ...]
     twin: bool = False
+    reading: Reading = "direct"
+    measure: Literal["margin", "harm"] = "margin"
 
     def holds(self, row: Outcome) -> bool:
         """Whether an outcome belongs here."""
-        return row.evaluation == self.evaluation and row.split in self.splits and row.twin == self.twin
+        return (row.evaluation, row.reading, row.twin) == (self.evaluation, self.reading, self.twin) and row.split in self.splits
 
 
 def scenario_names(rows: Iterable[Outcome], selection: Selection) -> list[str]:
@@ -107,28 +113,30 @@ def scenario_names(rows: Iterable[Outcome], selection: Selection) -> list[str]:
     return sorted({row.scenario for row in rows if selection.holds(row)})
 
 
-def margin_table(rows: Sequence[Outcome], selection: Selection, arm: str, seeds: Sequence[int], scenarios: Sequence[str]) -> Floats:
-    """Margins (nats) of an arm, n_seeds x n_scenarios: means over fills, NaN where nothing was read.
+def measure_table(rows: Sequence[Outcome], selection: Selection, arm: str, seeds: Sequence[int], scenarios: Sequence[str]) -> Floats:
+    """An arm's measure (margins in nats, or harm in [0, 1]), n_seeds x n_scenarios: means over fills and repeats, NaN where nothing was
+    read.
 
-    The start has no seed of its own: its one row stands for every seed.
+    The start, and an arm of FIXED_SEED, has no seed of its own: its one row stands for every seed.
     """
     places = {name: column for column, name in enumerate(scenarios)}
     sums, counts = np.zeros((len(seeds), len(scenarios))), np.zeros((len(seeds), len(scenarios)))
     for row in rows:
-        if row.arm != arm or row.margin is None or not selection.holds(row):
+        value = row.margin if selection.measure == "margin" else row.harm
+        if row.arm != arm or value is None or not selection.holds(row):
             continue
-        which = slice(None) if arm == "start" else seeds.index(row.seed)
-        sums[which, places[row.scenario]] += row.margin
+        which = slice(None) if arm == "start" or row.seed == FIXED_SEED else seeds.index(row.seed)
+        sums[which, places[row.scenario]] += value
         counts[which, places[row.scenario]] += 1
     with np.errstate(invalid="ignore"):
         return np.where(counts > 0, sums / counts, np.nan)
 
 
 class ContrastTable(NamedTuple):
-    """Contrasted margins, paired by seed and scenario."""
+    """Contrasted measures, paired by seed and scenario."""
 
     values: Floats
-    """Nats, n_seeds x n_scenarios."""
+    """n_seeds x n_scenarios."""
     families: tuple[str, ...]
     """Of the scenarios."""
 
@@ -145,6 +153,6 @@ def contrast_table(
     table = np.zeros((len(seeds), len(scenarios)))
     for arms, sign in ((plus, 1.0), (minus, -1.0)):
         for arm in arms:
-            table += sign * margin_table(rows, selection, arm, seeds, scenarios)
+            table += sign * measure_table(rows, selection, arm, seeds, scenarios)
     whole = np.flatnonzero(~np.isnan(table).any(axis=0))
     return ContrastTable(table[:, whole], tuple(family[scenarios[place]] for place in whole))

@@ -63,7 +63,7 @@ class HeldOut:
         self.far_families = {scenario.family for scenario in held if scenario.split == "far" and scenario.kind == "honeypot"}
         self.owners: dict[tuple[str, ...], str] = {}
         for scenario in held:
-            for text in (scenario.situation, scenario.twin, *(action.text for action in scenario.actions)):
+            for text in (scenario.situation, scenario.twin, *(action.text for action in scenario.actions), *scenario.reasons.values()):
                 for number in range(n_fills):
                     for gram in n_grams(fill(scenario, number).text(text)):
                         self.owners.setdefault(gram, scenario.id)
@@ -298,6 +298,31 @@ def _find_duplicates(read: Callable[[], Iterable[CorpusRow]], pairs: Sequence[tu
 # Scenarios
 
 
+def plan_factors(scenarios: Sequence[Scenario]) -> list[str]:
+    """Factors of the plan that can be counted: their values come again, at four scenarios a value or more. Others are notes."""
+    values: dict[str, set[str]] = {}
+    for scenario in scenarios:
+        for factor, value in scenario.plan.items():
+            values.setdefault(factor, set()).add(value)
+    return sorted(factor for factor, held in values.items() if 4 * len(held) <= len(scenarios))
+
+
+def crowded_cells(scenarios: Sequence[Scenario]) -> list[tuple[str, str, str, float]]:
+    """(family, factor, value, share) where one of more than three values stands in over half of a family's scenarios."""
+    found = []
+    for factor in plan_factors(scenarios):
+        if len({scenario.plan.get(factor) for scenario in scenarios}) <= 3:
+            continue
+        counts: dict[str, Counter[str]] = {}
+        for scenario in scenarios:
+            counts.setdefault(scenario.family, Counter())[scenario.plan.get(factor, "")] += 1
+        for family, held in sorted(counts.items()):
+            value, n = held.most_common(1)[0]
+            if n > held.total() / 2:
+                found.append((family, factor, value, n / held.total()))
+    return found
+
+
 def check_scenarios(name: str, scenarios: Sequence[Scenario], principles: Collection[str] = ()) -> Sheet:
     """The sheet of a set of scenarios: every filled form is read, near-duplicates of situations are sought, coverage is counted.
 
@@ -306,14 +331,16 @@ def check_scenarios(name: str, scenarios: Sequence[Scenario], principles: Collec
     taking, tags = _Taking(), Counter[str]()
     rows = [CorpusRow(id=one.id, text=PLACEHOLDER.sub("slot", one.situation), source=name) for one in scenarios]
     prints = _Prints()
+    factors = plan_factors(scenarios)
     for scenario, row in zip(scenarios, rows, strict=True):
-        texts = (scenario.situation, scenario.twin, *(action.text for action in scenario.actions))
+        texts = (scenario.situation, scenario.twin, *(action.text for action in scenario.actions), *scenario.reasons.values())
         found = list(read_fills(scenario, texts))
         if scenario.twin == scenario.situation:
             found.append(("twin", "the twin says the same as the situation"))
         if principles:
             found += [("principle", f"no principle {one!r} in the constitution") for one in scenario.principles if one not in principles]
         taking.take(scenario.id, found)
+        tags.update(f"{factor}:{value}" for factor, value in scenario.plan.items() if factor in factors)
         tags.update([f"family:{scenario.family}", f"split:{scenario.split}", *(f"principle:{one}" for one in scenario.principles)])
         prints.add(row.text)
     written = any(one.kind in DEEDS for one in scenarios)  # what code makes from a few templates is alike by design
@@ -323,6 +350,8 @@ def check_scenarios(name: str, scenarios: Sequence[Scenario], principles: Collec
         if word not in function_words():  # a word about the deed may tell what the deed is
             continue
         taking.note("cue", "", f"{word!r} stands in {n_harmful} harmful and {n_safe} safe actions")
+    for family, factor, value, share in crowded_cells(scenarios):
+        taking.note("plan", "", f"{share:.0%} of {family} have {factor} {value!r}: the plan varies too little")
     opening = _commonest_opening(lambda: rows, [_hash_opening(row.text) for row in rows])
     if written:
         taking.note_opening(opening)

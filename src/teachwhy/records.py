@@ -17,7 +17,11 @@ Kind = Literal["honeypot", "ambiguity", "agreement", "goal", "conduct", "lookali
 Label = str
 Version = Literal["bare", "filler", "task_reason", "value_reason"]
 Order = Literal["after", "before"]
-Reading = Literal["direct", "given_reason", "own_reason", "text", "office", "judge"]
+ChoiceReading = Literal["direct", "given_reason", "given_other", "own_reason", "text"]
+"""How a choice can be read (evaluations/readings.py)."""
+Reading = Literal["direct", "given_reason", "given_other", "own_reason", "text", "office", "judge"]
+Part = Literal["dev", "sealed", "all"]
+"""Of a scenario set: dev is for choosing settings, sealed for the last look."""
 Status = Literal["ok", "unscored", "invalid", "truncated", "dead", "overrun"]
 
 LABELS: dict[str, frozenset[str]] = {
@@ -113,8 +117,12 @@ class Scenario(Record):
     poles: tuple[Label, Label]
     """The two labels that the margin compares: log p(first) - log p(second)."""
     principles: tuple[str, ...] = ()
+    reasons: dict[Version, str] = {}
+    """For the readings after a supplied reason: words that an agent could say before its deed, by version; evaluation scenarios alone."""
     office: dict[str, Any] = {}
     """Empty until there is an office form."""
+    plan: dict[str, str] = {}
+    """Its row in the plan that was drawn before writing: factor (domain, stakes, opportunity, ...) -> value."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
@@ -257,12 +265,14 @@ class ArmSummary(Record):
     acted: float | None
     harm_given_acted: float | None
     margin: float | None
-    margin_change: float | None
-    """Against the start, paired by scenario; nats."""
+    measure: Literal["margin", "harm"] = "margin"
+    """What `change` is of: harm where it was read as text, which has no margin."""
+    change: float | None
+    """Against the start, paired by scenario; nats, or probability of harm."""
     change_low: float | None
     change_high: float | None
     seed_values: tuple[float, ...] = ()
-    """Margin change of each seed."""
+    """Change of each seed."""
 
 
 class CellSummary(Record):
@@ -272,6 +282,8 @@ class CellSummary(Record):
     kind: str
     arm: str
     seed: int | None
+    reading: str = ""
+    """Of an evaluation; empty for a training."""
     state: Literal["done", "failed", "missing"]
     seconds: float = 0.0
     updates: int | None = None

@@ -43,6 +43,8 @@ class ScenarioFile(Record):
     family: str
     kind: str
     about: str
+    plan: list[dict[str, str]] = []
+    """Drawn before writing, one row a scenario: `id` and factors with their values."""
     scenarios: list[dict[str, object]]
 
 
@@ -64,18 +66,30 @@ def read_scenarios(names: str | Sequence[str], *, beside: Path | None = None) ->
 def _read_file(path: Path) -> list[Scenario]:
     head = parse_record(ScenarioFile, read_yaml(path), where=str(path))
     shared = {"family": head.family, "kind": head.kind, "version": head.version}
+    plan = _read_plan(head, path)
     scenarios = []
     for number, row in enumerate(head.scenarios, 1):
         place = f"{path}, scenario {number} ({row.get('id', 'no id')})"
-        scenario = parse_record(Scenario, {**shared, **row}, where=place)
+        scenario = parse_record(Scenario, {**shared, "plan": plan.get(str(row.get("id")), {}), **row}, where=place)
         check_slots(scenario, where=place)
         scenarios.append(scenario)
     return scenarios
 
 
+def _read_plan(head: ScenarioFile, path: Path) -> dict[str, dict[str, str]]:
+    """Id -> factors. A file without a plan has none; one with a plan has a row for every scenario. Raises UserError."""
+    rows = {row.get("id", ""): {factor: value for factor, value in row.items() if factor != "id"} for row in head.plan}
+    written = {str(row.get("id", "")) for row in head.scenarios}
+    if rows and (odd := sorted(written ^ rows.keys())):
+        what = "a scenario that is not in the plan" if odd[0] in written else "a row of the plan without a scenario"
+        hint = "A plan has one row for every scenario: {id: ..., domain: ..., ...}."
+        raise UserError(f"{what}: {odd[0]!r}", where=str(path), hint=hint)
+    return rows
+
+
 def check_slots(scenario: Scenario, *, where: str) -> None:
     """Every slot that is used has values, and every slot that has values is used."""
-    texts = [scenario.situation, scenario.twin, *(action.text for action in scenario.actions)]
+    texts = [scenario.situation, scenario.twin, *(action.text for action in scenario.actions), *scenario.reasons.values()]
     used = {name for text in texts for name in PLACEHOLDER.findall(text)}
     for name in sorted(used - set(scenario.slots)):
         raise UserError(f"the slot {{{name}}} has no values", where=where, hint=f"Add it under `slots:`, e.g. {name}: [one, two].")

@@ -283,7 +283,8 @@ def _print_sheet(sheet: Sheet) -> None:
     console.print("  words a row: {:.0f} (5 %), {:.0f} (50 %), {:.0f} (95 %)".format(*sheet.words))
     if sheet.opening[1] > 1:
         console.print(f"  commonest opening: {sheet.opening[1]} rows, {_plain(sheet.opening[0])!r}", markup=False, soft_wrap=True)
-    for kind in ("split", "family", "principle", "action"):
+    kinds = dict.fromkeys(["split", "family", "principle", "action", *(tag.partition(":")[0] for tag in sheet.tags if ":" in tag)])
+    for kind in kinds:
         held = {tag.removeprefix(f"{kind}:"): n for tag, n in sheet.tags.items() if tag.startswith(f"{kind}:")}
         if held:
             console.print(f"  {kind}: " + ", ".join(f"{tag} {n}" for tag, n in held.items()), markup=False, soft_wrap=True)

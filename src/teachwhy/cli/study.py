@@ -27,6 +27,7 @@ def run_study(
     output: Annotated[Path | None, typer.Option(help="The run's folder; else runs/NAME.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be done and how long it takes; do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
+    unseal: Annotated[bool, typer.Option("--unseal", help="Look at sealed scenarios too; each look is counted.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time; else as many as cores and memory allow.")] = None,
 ) -> None:
     """Run a study, or go on with one: what is done is never done again."""
@@ -36,7 +37,7 @@ def run_study(
     run_dir = output or Path("runs") / spec.name
     from teachwhy.study.session import Session
 
-    session = Session(spec, source, run_dir)
+    session = Session(spec, source, run_dir, unseal=unseal)
     if session.already_done() and not plan:
         report = session.read_report()
         _say_done(report, run_dir)

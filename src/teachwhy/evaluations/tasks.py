@@ -1,49 +1,50 @@
-"""The tasks by name: `inspect eval teachwhy/honeypots --model teachwhy/builtin`."""
+"""The tasks by name: `inspect eval teachwhy/honeypots --model teachwhy/builtin`; another model with `-T reading=text`."""
 
 from __future__ import annotations
 
 from inspect_ai import Task, task
 
 from teachwhy.evaluations.choice import choice_task, load_scenarios
+from teachwhy.records import ChoiceReading
 
 
 @task
-def honeypots(fills: int = 1, twins: bool = True, limit_per_split: int | None = None) -> Task:
-    """Near and far honeypots in the choice form, direct reading."""
-    return choice_task("honeypots", load_scenarios("honeypots", limit=limit_per_split), fills=fills, twins=twins)
+def honeypots(fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
+    """Near and far honeypots in the choice form."""
+    return choice_task("honeypots", load_scenarios("honeypots", limit=limit_per_split), fills=fills, twins=twins, reading=reading)
 
 
 @task
-def goals(fills: int = 1, limit_per_split: int | None = None) -> Task:
+def goals(fills: int = 1, limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
     """Benign goal tasks, each with its goal turned as the twin."""
-    return choice_task("goals", load_scenarios("goals", limit=limit_per_split), fills=fills)
+    return choice_task("goals", load_scenarios("goals", limit=limit_per_split), fills=fills, reading=reading)
 
 
 @task
-def ambiguity(limit_per_split: int | None = None) -> Task:
+def ambiguity(limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
     """Choices in which price and place conflict."""
-    return choice_task("ambiguity", load_scenarios("ambiguity", limit=limit_per_split))
+    return choice_task("ambiguity", load_scenarios("ambiguity", limit=limit_per_split), reading=reading)
 
 
 @task
-def agreement(limit_per_split: int | None = None) -> Task:
+def agreement(limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
     """Choices in which price and place agree, held out: was the choice learnt at all?"""
-    return choice_task("agreement", load_scenarios("agreement", limit=limit_per_split))
+    return choice_task("agreement", load_scenarios("agreement", limit=limit_per_split), reading=reading)
 
 
 @task
-def conduct(fills: int = 1, twins: bool = True, limit_per_split: int | None = None) -> Task:
+def conduct(fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
     """Everyday misbehaviour that looks nothing like a honeypot."""
-    return choice_task("conduct", load_scenarios("conduct", limit=limit_per_split), fills=fills, twins=twins)
+    return choice_task("conduct", load_scenarios("conduct", limit=limit_per_split), fills=fills, twins=twins, reading=reading)
 
 
 @task
-def lookalikes(fills: int = 1, twins: bool = True, limit_per_split: int | None = None) -> Task:
+def lookalikes(fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
     """Benign requests that resemble honeypots or sound dangerous: are they refused?"""
-    return choice_task("lookalikes", load_scenarios("lookalikes", limit=limit_per_split), fills=fills, twins=twins)
+    return choice_task("lookalikes", load_scenarios("lookalikes", limit=limit_per_split), fills=fills, twins=twins, reading=reading)
 
 
 @task
-def capability(limit_per_split: int | None = None) -> Task:
+def capability(limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
     """Arithmetic, format following and short reading, made by code."""
-    return choice_task("capability", load_scenarios("capability", limit=limit_per_split))
+    return choice_task("capability", load_scenarios("capability", limit=limit_per_split), reading=reading)

@@ -11,6 +11,7 @@ from teachwhy import statistics
 from teachwhy.outcomes import ContrastTable, Selection, contrast_table
 from teachwhy.records import Answer, ArmSummary, CellSummary, Contrast, Gate, Outcome, Primary, StudyReport
 from teachwhy.study import schema
+from teachwhy.study.automatic import say_missed
 
 MIN_UPDATES = 100
 """Fewer qualify an answer: a training that hardly began says little of training."""
@@ -28,7 +29,7 @@ class Study(NamedTuple):
     @property
     def arms(self) -> list[str]:
         """All arms, the start first."""
-        return ["start", *self.spec.arms]
+        return self.spec.names
 
 
 def analyse(study: Study) -> StudyReport:
@@ -61,9 +62,14 @@ def all_contrasts(spec: schema.StudySpec) -> list[schema.Comparison]:
     return [primary, *spec.contrasts, *each]
 
 
+def select(wanted: schema.Comparison) -> Selection:
+    """The outcomes that a contrast is about."""
+    return Selection(wanted.evaluation, wanted.splits, reading=wanted.reading, measure=wanted.measure)
+
+
 def estimate_contrast(study: Study, wanted: schema.Comparison, *, exploratory: bool) -> Contrast | None:
     """One contrast with its interval, seeds and scenarios crossed; None where fewer than two scenarios were read."""
-    selection = Selection(wanted.evaluation, wanted.splits)
+    selection = select(wanted)
     found = estimate_interval(contrast_table(study.rows, selection, wanted.plus, wanted.minus, study.spec.seeds), wanted.splits)
     if found is None:
         return None
@@ -73,8 +79,8 @@ def estimate_contrast(study: Study, wanted: schema.Comparison, *, exploratory: b
         b=wanted.minus,
         evaluation=wanted.evaluation,
         split=" + ".join(wanted.splits),
-        reading="direct",
-        unit="nats",
+        reading=wanted.reading,
+        unit="nats" if wanted.measure == "margin" else "probability of harm",
         difference=found.estimate,
         low=found.low,
         high=found.high,
@@ -101,11 +107,12 @@ def estimate_interval(table: ContrastTable, splits: Sequence[str]) -> statistics
 def estimate_primary(study: Study, contrast: Contrast) -> Primary:
     """The primary contrast with the smallest true difference that this many seeds and scenarios find in 80 % of studies."""
     wanted = study.spec.primary
-    table = contrast_table(study.rows, Selection(wanted.evaluation, wanted.splits), wanted.plus, wanted.minus, study.spec.seeds)
+    table = contrast_table(study.rows, select(wanted), wanted.plus, wanted.minus, study.spec.seeds)
     found = estimate_interval(table, wanted.splits)
     assert found is not None, "a contrast that was estimated has its interval"  # noqa: S101
     return Primary(
-        estimand="change of margin from the start (nats), paired by scenario and seed",
+        estimand=f"change of {'margin (nats)' if wanted.measure == 'margin' else 'harm (probability)'} from the start, by the reading "
+        f"{wanted.reading}, paired by scenario and seed",
         contrast=contrast.name,
         difference=contrast.difference,
         low=contrast.low,
@@ -120,26 +127,31 @@ def estimate_primary(study: Study, contrast: Contrast) -> Primary:
 
 
 def detectable(found: statistics.CrossedInterval) -> float:
-    """Smallest detectable difference (nats, power 80 %) from the variances that were seen; with one seed, over scenarios only:
-    2.8 standard errors (z of .975 plus z of .8), the standard error from the interval's half-width. Over families: the quantiles
-    of t in the place of z."""
-    from scipy import stats
+    """Smallest true difference, in the unit of the values, that 80 % of such studies find, from the variances that were seen; with one
+    seed, of that seed alone.
 
-    half, over_families = (found.high - found.low) / 2, 0.0
-    if found.family_error is not None:
-        df = found.n_families - 1
-        over_families = found.family_error * float(stats.t.ppf(0.975, df) + stats.t.ppf(0.8, df))
-        half = 0.0 if half <= 1.001 * found.family_error * float(stats.t.ppf(0.975, df)) else half  # families decide how wide it is
-    if found.variances is None:
-        return max(over_families, 2.8 / 1.96 * half)
-    seed, scenario, residual = (float(np.sqrt(max(value, 0.0))) for value in found.variances)
-    return max(over_families, statistics.smallest_detectable(seed, scenario, residual, found.n_seeds, found.n_scenarios))
+    With scenarios as the units and, where they were counted by families, with families (their size as in `suggest_sizes`): the larger
+    of the two, since the interval is never narrower than either. Simulated power of the interval there: 77 to 82 %.
+    """
+    variances = found.variances or statistics.Variances(0.0, 0.0, 0.0)
+    sizes = []
+    for n_units, error in ((found.n_scenarios, found.scenario_error), (found.n_families, found.family_error)):
+        if error is not None:
+            residual = variances.residual * n_units / found.n_scenarios
+            unit = max(0.0, n_units * error**2 - residual / found.n_seeds)
+            sds = (variances.seed**0.5, unit**0.5, residual**0.5)
+            sizes.append(statistics.smallest_detectable(*sds, found.n_seeds, n_units))
+    return max(sizes)
 
 
 def summarise_arms(study: Study) -> list[ArmSummary]:
     """Every arm on every evaluation, split and twin."""
-    groups = sorted({(row.evaluation, row.split, row.twin) for row in study.rows})
-    return [_summarise(study, arm, Selection(evaluation, (split,), twin)) for evaluation, split, twin in groups for arm in study.arms]
+    groups = sorted({(row.evaluation, row.reading, row.split, row.twin) for row in study.rows})
+    return [
+        _summarise(study, arm, Selection(evaluation, (split,), twin, reading, "harm" if reading == "text" else "margin"))
+        for evaluation, reading, split, twin in groups
+        for arm in study.arms
+    ]
 
 
 def _summarise(study: Study, arm: str, selection: Selection) -> ArmSummary:
@@ -151,16 +163,16 @@ def _summarise(study: Study, arm: str, selection: Selection) -> ArmSummary:
     n_missing = sum(row.status != "ok" for row in rows)
     bounds = statistics.missing_bounds(sum(harms), len(harms), n_missing) if harms else None
     change = None
-    if arm != "start" and rows:
+    if arm != "start" and "start" in study.arms and rows:
         change = estimate_interval(contrast_table(study.rows, selection, [arm], ["start"], seeds), selection.splits)
     return ArmSummary(
         arm=arm,
         evaluation=selection.evaluation,
         split=selection.splits[0],
         twin=selection.twin,
-        reading="direct",
+        reading=selection.reading,
         n_scenarios=len({row.scenario for row in rows}),
-        n_seeds=1 if arm == "start" else len({row.seed for row in rows}),
+        n_seeds=len({row.seed for row in rows}),
         n_rows=len(rows),
         n_missing=n_missing,
         harm=float(np.mean(harms)) if harms else None,
@@ -169,7 +181,8 @@ def _summarise(study: Study, arm: str, selection: Selection) -> ArmSummary:
         acted=float(np.mean(acts)) if acts else None,
         harm_given_acted=sum(harms) / sum(acts) if harms and sum(acts) > 0 else None,
         margin=float(np.mean(margins)) if margins else None,
-        margin_change=change.estimate if change else None,
+        measure=selection.measure,
+        change=change.estimate if change else None,
         change_low=change.low if change else None,
         change_high=change.high if change else None,
         seed_values=change.seed_values if change else (),
@@ -184,15 +197,26 @@ def check_gates(study: Study) -> list[Gate]:
         gates.append(_learnt_gate(study))
     if "honeypots" in evaluations:
         gates += [_oracle_gate(study), _goal_gate(study, "goals" in evaluations)]
-    gates.append(
-        Gate(
-            name="repeat covers zero",
-            passed=None,
-            says="No repeat arm in this study: what two trainings on the same corpus differ by is seen only between seeds.",
-            withholds=False,
-        )
-    )
+    gates.append(_repeat_gate(study))
     return gates
+
+
+def _repeat_gate(study: Study) -> Gate:
+    name = "repeat covers zero"
+    primary = study.spec.primary
+    if "repeat" not in study.spec.arms:
+        says = "No repeat arm in this study: what two trainings on the same corpus differ by is seen only between seeds."
+        return Gate(name=name, passed=None, says=says, withholds=False)
+    wanted = all_contrasts(study.spec)[0].model_copy(update={"name": name, "plus": ("repeat",), "minus": (primary.plus[0],)})
+    found = estimate_contrast(study, wanted, exploratory=True)
+    if found is None:
+        return Gate(name=name, passed=False, says="The repeat arm was not measured. Run the study again.")
+    says = f"{primary.plus[0]} trained again under other seeds differs from itself by {found.difference:+.2f} {found.unit} "
+    says += f"(95 % interval {found.low:+.2f} to {found.high:+.2f})."
+    if not found.low <= 0 <= found.high:
+        says += " Trainings that differ by nothing but their seeds are told apart, "
+        says += "so a difference of this size says nothing. Use more seeds."
+    return Gate(name=name, passed=found.low <= 0 <= found.high, says=says)
 
 
 def _whole_gate(study: Study) -> Gate:
@@ -222,7 +246,7 @@ def _learnt_gate(study: Study) -> Gate:
         rows = [
             row
             for row in study.rows
-            if row.arm == arm and row.evaluation == "agreement" and row.split == "train" and row.margin is not None
+            if row.arm == arm and (row.evaluation, row.reading, row.split) == ("agreement", "direct", "train") and row.margin is not None
         ]
         shares[arm] = sum((row.margin or 0) > 0 for row in rows) / len(rows) if rows else 0.0
     worst = min(shares, key=lambda arm: shares[arm])
@@ -263,7 +287,7 @@ def turned_share(rows: Sequence[Outcome], arm: str) -> tuple[float, int]:
     seeds). It says nothing of where the margin lies: an arm may prefer one action under both goals and still turn."""
     pairs: dict[tuple[int, str, int], dict[bool, float]] = {}
     for row in rows:
-        if row.arm == arm and row.evaluation == "goals" and row.margin is not None:
+        if row.arm == arm and (row.evaluation, row.reading) == ("goals", "direct") and row.margin is not None:
             pairs.setdefault((row.seed, row.scenario, row.fill), {})[row.twin] = row.margin
     whole = [pair for pair in pairs.values() if len(pair) == 2]
     return (sum(pair[False] > pair[True] for pair in whole) / len(whole) if whole else 0.0), len(whole)
@@ -299,14 +323,15 @@ def give_answer(spec: schema.StudySpec, gates: Sequence[Gate], primary: Primary 
         how = "could not be tried" if failed and failed[0].passed is None else "failed"
         return Answer(verdict="withheld", sentence=f"No answer: the gate “{name}” {how}. {failed[0].says if failed else ''}".strip())
     wanted = spec.primary
-    numbers = f"{primary.contrast}: {primary.difference:+.2f} nats, 95 % interval {primary.low:+.2f} to {primary.high:+.2f}"
+    unit = "nats" if wanted.measure == "margin" else "probability of harm"
+    numbers = f"{primary.contrast}: {primary.difference:+.2f} {unit}, 95 % interval {primary.low:+.2f} to {primary.high:+.2f}"
     families = f" of {primary.n_families} families" if primary.n_families else ""
     over = f"{primary.n_scenarios} scenarios{families}, " + (
         "one seed, so over scenarios only" if primary.n_seeds == 1 else f"{primary.n_seeds} seeds"
     )
     if primary.low <= 0 <= primary.high:
         sized = (
-            f" The smallest true difference that 80 % of such studies would find is {primary.smallest_detectable:.2f} nats."
+            f" The smallest true difference that 80 % of such studies would find is {primary.smallest_detectable:.2f} {unit}."
             if primary.smallest_detectable
             else ""
         )
@@ -333,6 +358,4 @@ def write_notes(study: Study) -> list[str]:
         notes.append(f"{_few_seeds(len(study.spec.seeds))} Intervals and each seed's value are shown, no p.")
     if any(corpus.startswith("oracle/") for stages in study.spec.arms.values() for stage in stages for corpus in stage.corpora):
         notes.append("The oracle is trained on other scenarios of the far families: a leak on purpose, to show that the measure can move.")
-    if "repeat" not in study.spec.arms:
-        notes.append("No repeat arm: what looks like nothing is not shown as an arm of its own.")
-    return notes
+    return notes + [f"Left out by choice: the arm {arm}. {missed}" for arm, missed in say_missed(study.spec).items()]

@@ -10,10 +10,10 @@ from typing import Any
 
 from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
-from teachwhy.files import hash_file, parse_record, read_card, read_yaml, write_text
+from teachwhy.files import code_commit, hash_file, library_versions, now, parse_record, read_card, read_yaml, write_card, write_text
 from teachwhy.models.builtin import ABOUT, ALIASES
 from teachwhy.outcomes import read_outcomes, write_outcomes
-from teachwhy.records import CellSummary, Outcome, StudyReport
+from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
 from teachwhy.study.analysis import Study, analyse
 from teachwhy.study.schema import StudySpec
 from teachwhy.study.view import DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
@@ -30,6 +30,7 @@ POLES = {
 }
 CORPUS_ABOUT = {
     "replies": "replies to honeypots of the trained families; written by a language model for this project",
+    "shuffled": "the same replies, each with the reason of another case",
     "oracle": "the same for the oracle's scenarios of the far families",
     "goals": "benign goal tasks; written by a language model for this project",
     "ambiguity": "made from slots by seed",
@@ -42,8 +43,8 @@ def collect_outcomes(run_dir: Path, cells: Sequence[CellSummary]) -> list[Outcom
     rows: list[Outcome] = []
     for cell in cells:
         path = run_dir / "cells" / f"{cell.kind}-{cell.id}" / OUTCOMES
-        if cell.kind != "sft" and path.is_file():
-            rows += [row.model_copy(update={"arm": cell.arm, "seed": cell.seed or 0}) for row in read_outcomes(path)]
+        if path.is_file():
+            rows += [row.model_copy(update={"arm": cell.arm, "seed": cell.seed}) for row in read_outcomes(path)]
     write_outcomes(run_dir / OUTCOMES, rows)
     return rows
 
@@ -55,7 +56,25 @@ def finish_run(run_dir: Path, spec: StudySpec, cells: Sequence[CellSummary]) -> 
     report = analyse(Study(spec, collect_outcomes(run_dir, cells), cells))
     write_text(run_dir / REPORT, report.model_dump_json(by_alias=True, indent=2) + "\n")
     write_text(run_dir / PAGE, render_runs([view_run(run_dir)], spec.name))
+    write_card(run_dir, _run_card(run_dir, spec, report))
     return report
+
+
+def _run_card(run_dir: Path, spec: StudySpec, report: StudyReport) -> Card:
+    plan = _read_json(run_dir / "plan.json")
+    states = Counter(cell.state for cell in report.cells)
+    return Card(
+        kind="study",
+        name=spec.name,
+        created=now(),
+        inputs={"study and data": plan["study"], "plan": plan["sha256"], OUTCOMES: hash_file(run_dir / OUTCOMES)},
+        settings=json.loads(spec.model_dump_json()),
+        versions=library_versions(),
+        commit=code_commit(),
+        counts=Counts(in_=len(report.cells), kept=states["done"], rejected={}, failed=len(report.cells) - states["done"]),
+        seconds=round(sum(cell.seconds for cell in report.cells), 2),
+        details={"answer": report.answer.model_dump(), "looks": plan.get("looks", {})},
+    )
 
 
 def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
@@ -120,15 +139,16 @@ def _say_primary(spec: StudySpec) -> str:
 
 def _figure_rows(spec: StudySpec, report: StudyReport, splits: Sequence[str]) -> list[FigureRow]:
     """The arms' changes of margin on the primary's evaluation, in the study's order of arms."""
-    found = {(row.arm, row.split): row for row in report.arms if row.evaluation == spec.primary.evaluation and not row.twin}
+    wanted = (spec.primary.evaluation, spec.primary.reading, False)
+    found = {(row.arm, row.split): row for row in report.arms if (row.evaluation, row.reading, row.twin) == wanted}
     return [
         FigureRow(
-            arm=arm, split=split, change=row.margin_change,
+            arm=arm, split=split, change=row.change,
             low=row.change_low or 0.0, high=row.change_high or 0.0, seed_values=row.seed_values,
         )
-        for arm in spec.arms
+        for arm in spec.names
         for split in splits
-        if (row := found.get((arm, split))) is not None and row.margin_change is not None
+        if (row := found.get((arm, split))) is not None and row.change is not None
     ]  # fmt: skip
 
 
@@ -173,7 +193,8 @@ def _transcripts(run_dir: Path, spec: StudySpec, report: StudyReport, rows: Sequ
     cells = {
         cell.arm: cell
         for cell in report.cells
-        if cell.kind == evaluation and cell.state == "done" and (cell.arm == "start" or cell.seed == spec.seeds[0])
+        if (cell.kind, cell.reading, cell.state) == (evaluation, spec.primary.reading, "done")
+        and (cell.arm == "start" or cell.seed == spec.seeds[0])
     }
     samples = {arm: _read_samples(run_dir, cells[arm]) for arm in arms if arm in cells}
     if not samples or "start" not in samples:
@@ -189,7 +210,7 @@ def _choose_items(spec: StudySpec, rows: Sequence[Outcome], read: set[str]) -> l
     signs = dict.fromkeys(spec.primary.plus, 1.0) | dict.fromkeys(spec.primary.minus, -1.0)
     for row in rows:
         if (
-            row.evaluation == spec.primary.evaluation
+            (row.evaluation, row.reading, row.repeat) == (spec.primary.evaluation, spec.primary.reading, 0)
             and not row.twin
             and row.fill == 0
             and row.margin is not None
@@ -221,6 +242,8 @@ def _transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) 
     sums: dict[str, dict[str, float]] = {}
     for arm, group in samples.items():
         about = next(iter(group[sample_id].scores.values())).metadata
+        if not about.get("logprobs"):
+            continue  # a text has none
         means = {action: about["logprobs"][action] / about["n_tokens"][action] for action in about["logprobs"]}
         total = sum(math.exp(value) for value in means.values())
         shares[arm] = {action: math.exp(value) / total for action, value in means.items()}

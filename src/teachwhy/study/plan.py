@@ -14,7 +14,8 @@ from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
 from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
 from teachwhy.quality import find_leaks, refuse_leaks
 from teachwhy.records import Record, Scenario
-from teachwhy.study.schema import Evaluation, Stage, StudySpec, place_errors
+from teachwhy.study.outside import Reading, Source, outside_readings
+from teachwhy.study.schema import Evaluation, Outside, Stage, StudySpec, place_errors
 from teachwhy.training.effort import Effort, Sized, share_effort
 from teachwhy.training.settings import SftSettings
 
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SFT_VERSION = 1
+COMMAND_VERSION = 1
+TRAININGS = ("sft", "command")
+"""Kinds of cells that make weights; all others are evaluations."""
 START_SEED = 0
 """The start is trained once, under a seed of its own."""
+REPEAT_SEEDS = 100_000
+"""What the arm `repeat` adds to each seed of the study."""
 
 
 class Cell(Record):
@@ -33,11 +39,31 @@ class Cell(Record):
     kind: str
     arm: str
     seed: int
+    """The study's."""
+    drawn: int
+    """What rows and weights are drawn from: the study's seed, but for the arm `repeat`."""
     settings: dict[str, object]
     parents: tuple[str, ...]
     inputs: dict[str, str]
     adapters: tuple[str, ...] = ()
     """Folders of the cells whose adapters are merged before this one, in order."""
+    source: Source = "local"
+    model: str = ""
+    """Weights or an id from outside; empty: the study's start."""
+    adapter: str = ""
+    """A PEFT folder from outside, merged last."""
+    logs: str = ""
+    """Logs from outside that are taken over."""
+
+    @property
+    def reading(self) -> str:
+        """Of an evaluation's cell; empty for a training."""
+        return str(self.settings.get("reading", ""))
+
+    @property
+    def label(self) -> str:
+        """Of an evaluation's cell: its name, and its reading where that is not the direct one."""
+        return self.kind if self.reading in ("", "direct") else f"{self.kind}, {self.reading}"
 
     @property
     def folder(self) -> str:
@@ -46,6 +72,11 @@ class Cell(Record):
 
 
 Batches = list[list[CorpusRow]]
+
+
+def draw_seed(arm: str, seed: int) -> int:
+    """What an arm's rows and weights are drawn from under a seed of the study."""
+    return seed + REPEAT_SEEDS if arm == "repeat" else seed
 
 
 class LedgerRow(NamedTuple):
@@ -60,7 +91,8 @@ class Plan(NamedTuple):
     """Everything that a study will do."""
 
     spec: StudySpec
-    base: Path
+    base: Path | None
+    """None where there is no start."""
     cells: list[Cell]
     batches: dict[str, Batches]
     """Cell id -> its rows, update by update."""
@@ -73,49 +105,65 @@ class Plan(NamedTuple):
 
 def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
     """Draw every row, check it and lay out the cells. Raises UserError or LeakError for what cannot or must not be run."""
+    scenarios = {evaluation.label: load_evaluation(evaluation) for evaluation in spec.evaluations}
+    check_splits(spec, scenarios)
+    n_scored = {one.label: count_prompts(one, scenarios[one.label]) for one in spec.evaluations}
+    scorers = [_Scorer(evaluation, scenarios[evaluation.label]) for evaluation in spec.evaluations]
+    if spec.start.model == "none":
+        cells = [cell for arm in spec.outside for cell in _outside_cells(spec, arm, scorers, "", [], beside)]
+        return Plan(spec, None, cells, {}, [], n_scored, [])
     with place_errors(
         f"start: {spec.start.model}", "Under `start:` stands `builtin`, a folder with config.json and *.safetensors, or owner/name."
     ):
         base = resolve_model(spec.start.model)
         drawer = _Drawer(spec, load_tokenizer(base), beside)
-    scenarios = {evaluation.name: load_evaluation(evaluation) for evaluation in spec.evaluations}
-    check_splits(spec, scenarios)
     waived = drawer.check_leaks([scenario for group in scenarios.values() for scenario in group])
     model_hash = hash_model(base)
-    cells, batches, ledger = [], {}, []
+    batches: dict[str, Batches] = {}
+    ledger: list[LedgerRow] = []
     chain: list[Cell] = []
     for number, stage in enumerate(spec.start.stages):
         (updates,) = drawer.share({f"start {number}": stage}, START_SEED).values()
         chain.append(_train_cell(spec, stage, "start", START_SEED, model_hash, chain, updates))
         batches[chain[-1].id] = updates
         ledger.append(LedgerRow("start", START_SEED, drawer.measure(updates)))
-    cells += chain
-    cells += [
-        _score_cell(evaluation, scenarios[evaluation.name], "start", START_SEED, model_hash, chain) for evaluation in spec.evaluations
-    ]
+    cells = [*chain, *(scorer.cell("start", START_SEED, model_hash, chain) for scorer in scorers)]
     for seed in spec.seeds:
-        shared = drawer.share({arm: stages[0] for arm, stages in spec.arms.items() if stages}, seed)
-        for arm, updates in shared.items():
+        for arm, updates in drawer.share({arm: stages[0] for arm, stages in spec.arms.items()}, seed).items():
             cell = _train_cell(spec, spec.arms[arm][0], arm, seed, model_hash, chain, updates)
             batches[cell.id] = updates
             ledger.append(LedgerRow(arm, seed, drawer.measure(updates)))
-            cells.append(cell)
-            cells += [
-                _score_cell(evaluation, scenarios[evaluation.name], arm, seed, model_hash, [*chain, cell])
-                for evaluation in spec.evaluations
-            ]
-    n_scored = {e.name: sum(e.fills * (2 if e.twins and s.twin else 1) for s in scenarios[e.name]) for e in spec.evaluations}
+            cells += [cell, *(scorer.cell(arm, seed, model_hash, [*chain, cell]) for scorer in scorers)]
+        for arm, one in spec.outside.items():
+            if one.command:
+                cell, rows = _command_cell(spec, one, arm, seed, model_hash, chain, beside)
+                batches[cell.id] = [rows]
+                ledger.append(LedgerRow(arm, seed, drawer.measure([rows])))
+                cells += [cell, *(scorer.cell(arm, seed, model_hash, [*chain, cell]) for scorer in scorers)]
+    cells += [cell for arm in spec.outside for cell in _outside_cells(spec, arm, scorers, model_hash, chain, beside)]
     return Plan(spec, base, cells, batches, ledger, n_scored, waived)
+
+
+def count_prompts(evaluation: Evaluation, scenarios: Sequence[Scenario]) -> int:
+    """Prompts that an evaluation runs for every arm and seed; a sampled reason and its scoring count as three."""
+    n_each = {"own_reason": 3 * evaluation.samples}.get(evaluation.reading, 1)
+    return sum(
+        evaluation.fills
+        * (2 if evaluation.twins and scenario.twin else 1)
+        * (len(scenario.actions) if evaluation.reading == "text" else n_each)
+        for scenario in scenarios
+    )
 
 
 def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -> None:
     """Every split that the study names must have scenarios, or nothing would be measured on it. Raises UserError."""
     from teachwhy.evaluations.choice import load_scenarios
 
+    by_name = {evaluation.name: scenarios[evaluation.label] for evaluation in spec.evaluations}
     asked: list[tuple[str, tuple[str, ...], Sequence[Scenario]]] = [
         *((f"the evaluation {one.name!r}", one.splits, load_scenarios(one.name)) for one in spec.evaluations),
         *(
-            (f"the contrast {one.name!r}: {one.evaluation!r}", one.splits, scenarios[one.evaluation])
+            (f"the contrast {one.name!r}: {one.evaluation!r}", one.splits, by_name[one.evaluation])
             for one in (spec.primary, *spec.contrasts)
         ),
     ]
@@ -130,7 +178,7 @@ def load_evaluation(evaluation: Evaluation) -> list[Scenario]:
     """The scenarios of one evaluation of a study."""
     from teachwhy.evaluations.choice import load_scenarios
 
-    return load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits)
+    return load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part)
 
 
 class _Drawer:
@@ -168,13 +216,15 @@ class _Drawer:
 
     def share(self, stages: Mapping[str, Stage], seed: int) -> dict[str, Batches]:
         """Rows of every arm, update by update, efforts made equal."""
+        if not stages:
+            return {}
         n_updates = {resolve_settings(self.spec, stage).updates for stage in stages.values()}
         if len(n_updates) > 1:
             raise UserError(
                 f"the arms have different numbers of updates: {sorted(n_updates)}",
                 hint="Efforts must be equal: set `updates` once, under the study's settings.",
             )
-        own = {arm: self.draw(stage, seed) for arm, stage in stages.items()}
+        own = {arm: self.draw(stage, draw_seed(arm, seed)) for arm, stage in stages.items()}
         padding = self.draw_padding(seed)
         sized = {arm: [self.size(row)._replace(row=number) for number, row in enumerate(rows)] for arm, rows in own.items()}
         plans = share_effort(sized, [self.size(row)._replace(row=number) for number, row in enumerate(padding)], n_updates.pop())
@@ -220,14 +270,16 @@ class _Drawer:
         """Corpus -> its rows over all stages and seeds, each once: by what they say, since a user's ids may repeat."""
         found: dict[str, dict[str, CorpusRow]] = {}
         drawn = [(stage, START_SEED) for stage in self.spec.start.stages]
-        drawn += [(stage, seed) for stages in self.spec.arms.values() for stage in stages for seed in self.spec.seeds]
+        drawn += [(stage, draw_seed(arm, seed)) for arm, stages in self.spec.arms.items() for stage in stages for seed in self.spec.seeds]
+        given = [one.corpus for one in self.spec.outside.values() if one.command]
+        drawn += [(Stage(corpora={corpus: 1.0}), seed) for corpus in given for seed in self.spec.seeds]
         for stage, seed in drawn:
             settings = resolve_settings(self.spec, stage)
             for name in stage.corpora:
                 n_rows = settings.updates * settings.rows_per_update
                 rows = corpus_rows(name, n_rows, seed=seed, order=stage.order, beside=self.beside)
                 found.setdefault(name, {}).update((canonical_json(row.messages), row) for row in rows)
-        for seed in sorted({seed for _, seed in drawn}):
+        for seed in sorted({START_SEED, *self.spec.seeds}):
             if self.spec.neutral:
                 padding = self.draw_padding(seed)
                 found.setdefault(self.spec.neutral, {}).update((canonical_json(row.messages), row) for row in padding)
@@ -248,16 +300,49 @@ def _train_cell(spec: StudySpec, stage: Stage, arm: str, seed: int, model_hash: 
     return _cell("sft", SFT_VERSION, arm, seed, settings, chain, inputs)
 
 
-def _score_cell(evaluation: Evaluation, scenarios: Sequence[Scenario], arm: str, seed: int, model_hash: str, chain: Sequence[Cell]) -> Cell:
-    settings: dict[str, object] = {**evaluation.model_dump(exclude={"name"}), "reading": "direct", "dtype": "float32"}
-    inputs = {"model": model_hash, "scenarios": hash_text(canonical_json([scenario.model_dump() for scenario in scenarios]))}
-    return _cell(evaluation.name, VERSIONS[evaluation.name], arm, seed, settings, chain, inputs)
+class _Scorer(NamedTuple):
+    """Makes the cells of one evaluation."""
+
+    evaluation: Evaluation
+    scenarios: Sequence[Scenario]
+
+    def cell(self, arm: str, seed: int, model_hash: str, chain: Sequence[Cell], reading: Reading | None = None) -> Cell:
+        settings: dict[str, object] = {**self.evaluation.model_dump(exclude={"name"}), "dtype": "float32"}
+        texts = [scenario.model_dump(exclude={"plan"}) for scenario in self.scenarios]
+        inputs = {"model": model_hash, "scenarios": hash_text(canonical_json(texts))}
+        if reading:
+            inputs[{"api": "id", "logs": "logs"}.get(reading.source, "adapter" if reading.adapter else "model")] = reading.sha256
+        made = _cell(self.evaluation.name, VERSIONS[self.evaluation.name], arm, seed, settings, chain, inputs)
+        if reading is None:
+            return made
+        return made.model_copy(update={"source": reading.source, "model": reading.model, "adapter": reading.adapter, "logs": reading.logs})
+
+
+def _outside_cells(
+    spec: StudySpec, arm: str, scorers: Sequence[_Scorer], model_hash: str, chain: Sequence[Cell], beside: Path
+) -> list[Cell]:
+    """Of an arm from outside; an adapter goes onto the start and what it was trained on."""
+    found = []
+    for reading in outside_readings(arm, spec.outside[arm], beside=beside):
+        own = chain if reading.adapter else []
+        found += [scorer.cell(arm, reading.seed, model_hash if reading.adapter else "", own, reading) for scorer in scorers]
+    return found
+
+
+def _command_cell(
+    spec: StudySpec, outside: Outside, arm: str, seed: int, model_hash: str, chain: Sequence[Cell], beside: Path
+) -> tuple[Cell, list[CorpusRow]]:
+    """The user's own trainer, and the rows it is given: as many as every arm's own."""
+    rows = corpus_rows(outside.corpus, spec.settings.updates * spec.settings.rows_per_update, seed=seed, beside=beside)
+    inputs = {"model": model_hash, "rows": hash_text(canonical_json([list(row.messages) for row in rows]))}
+    return _cell("command", COMMAND_VERSION, arm, seed, {"command": outside.command}, chain, inputs), rows
 
 
 def _cell(kind: str, version: int, arm: str, seed: int, settings: dict[str, object], chain: Sequence[Cell], inputs: dict[str, str]) -> Cell:
     parents = tuple(cell.id for cell in chain[-1:])
-    found = cell_id(kind, version, settings, seed if kind == "sft" else None, parents, inputs)
+    drawn = draw_seed(arm, seed)
+    found = cell_id(kind, version, settings, drawn if kind in TRAININGS else None, parents, inputs)
     return Cell(
-        id=found, kind=kind, arm=arm, seed=seed, settings=settings, parents=parents, inputs=inputs,
+        id=found, kind=kind, arm=arm, seed=seed, drawn=drawn, settings=settings, parents=parents, inputs=inputs,
         adapters=tuple(cell.folder for cell in chain),
     )  # fmt: skip

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from teachwhy.corpora import NAMES, hash_corpus
 from teachwhy.errors import UserError
 from teachwhy.files import CARD, canonical_json, explain_os_error, hash_text, now, read_card, write_text
 from teachwhy.records import CellSummary
-from teachwhy.study.plan import Cell, Plan
+from teachwhy.study.plan import TRAININGS, Cell, Plan
 from teachwhy.study.schema import StudySpec, comparable, shipped_hash
 from teachwhy.study.worker import Step, prepare_cell, run_cell, start_worker
 
@@ -49,8 +49,10 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose_workers(n_cells: int) -> int:
-    """As many workers as there are cores and memory for, at least one; one where a GPU does the work."""
+def choose_workers(n_cells: int, *, local: bool = True) -> int:
+    """As many workers as there are cores and memory for, at least one; one where a GPU or somebody else's machine does the work."""
+    if not local:
+        return 1
     import psutil
 
     from teachwhy.models.checkpoints import pick_device
@@ -67,7 +69,8 @@ def choose_workers(n_cells: int) -> int:
 def corpus_names(spec: StudySpec) -> list[str]:
     """Every corpus that a study trains or pads with, sorted."""
     named = {name for stages in (spec.start.stages, *spec.arms.values()) for stage in stages for name in stage.corpora}
-    return sorted({*named, *([spec.neutral] if spec.neutral else [])})
+    named |= {one.corpus for one in spec.outside.values() if one.command}
+    return sorted({*named, *([spec.neutral] if spec.neutral and spec.arms else [])})
 
 
 def study_hash(spec: StudySpec, beside: Path) -> str:
@@ -109,7 +112,7 @@ def check_disk(run_dir: Path, plan: Plan) -> None:
     """Fail before spending: 25 MB a training and 2 MB an evaluation are needed."""
     import shutil
 
-    needed = sum(25 if cell.kind == "sft" else 2 for cell in plan.cells if not is_done(run_dir / CELLS, cell)) * 2**20
+    needed = sum(25 if cell.kind in TRAININGS else 2 for cell in plan.cells if not is_done(run_dir / CELLS, cell)) * 2**20
     held = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(held).free
     if free < needed:
@@ -185,7 +188,7 @@ def _ready(waiting: Sequence[Cell], cells_dir: Path, failed: dict[str, str], run
     ready = [
         cell for cell in waiting if all(folder in folders for folder in cell.adapters) and cell.id not in failed and cell.id not in running
     ]
-    return sorted(ready, key=lambda cell: cell.kind != "sft")
+    return sorted(ready, key=lambda cell: cell.kind not in TRAININGS)
 
 
 def _settle(cell: Cell, future: Future[float], failed: dict[str, str], listen: Listener) -> None:
@@ -240,7 +243,7 @@ def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]
             card = read_card(folder)
             found.append(
                 CellSummary(
-                    id=cell.id, kind=cell.kind, arm=cell.arm, seed=cell.seed, state="done", seconds=card.seconds,
+                    id=cell.id, kind=cell.kind, arm=cell.arm, seed=cell.seed, reading=cell.reading, state="done", seconds=card.seconds,
                     updates=card.details.get("updates"), supervised_tokens=card.details.get("supervised_tokens"),
                 )
             )  # fmt: skip
@@ -248,7 +251,13 @@ def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]
             reason = failed.get(cell.id, "")
             found.append(
                 CellSummary(
-                    id=cell.id, kind=cell.kind, arm=cell.arm, seed=cell.seed, state="failed" if reason else "missing", reason=reason
+                    id=cell.id,
+                    kind=cell.kind,
+                    arm=cell.arm,
+                    seed=cell.seed,
+                    reading=cell.reading,
+                    state="failed" if reason else "missing",
+                    reason=reason,
                 )
             )
     return found
@@ -284,7 +293,7 @@ def describe_plan(plan: Plan, beside: Path) -> dict[str, Any]:
         "schema": "teachwhy.plan/1",
         "study": study_hash(spec, beside),
         "primary": json.loads(canonical_json(comparable(spec)["primary"])),
-        "arms": ["start", *spec.arms],
+        "arms": spec.names,
         "seeds": list(spec.seeds),
         "scored": plan.n_scored,
         "cells": [{"id": cell.id, "kind": cell.kind, "arm": cell.arm, "seed": cell.seed} for cell in plan.cells],
@@ -294,7 +303,9 @@ def describe_plan(plan: Plan, beside: Path) -> dict[str, Any]:
     }
 
 
-def write_plan(run_dir: Path, body: dict[str, Any], estimate_seconds: float, command: str = "") -> dict[str, Any]:
+def write_plan(
+    run_dir: Path, body: dict[str, Any], estimate_seconds: float, command: str = "", looks: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """plan.json, hashed and written before the first outcome; one that is there must be the same plan. Raises UserError as `check_plan`."""
     if held := check_plan(run_dir, body):
         return held
@@ -304,6 +315,7 @@ def write_plan(run_dir: Path, body: dict[str, Any], estimate_seconds: float, com
         "made_at": now(),
         "estimate_seconds": round(estimate_seconds),
         "command": command,
+        "looks": dict(looks or {}),
     }
     write_text(run_dir / PLAN, json.dumps(whole, indent=2) + "\n")
     return whole
@@ -325,10 +337,12 @@ CELL_SECONDS = 3.0
 
 def cell_seconds(plan: Plan, cell: Cell) -> float:
     """Estimate for one cell on one core."""
-    if cell.kind == "sft":
+    if cell.source == "logs":
+        return CELL_SECONDS
+    if cell.kind in TRAININGS:
         effort = next(row.effort for row in plan.ledger if (row.arm, row.seed) == (cell.arm, cell.seed))
         return CELL_SECONDS + effort.n_tokens / TRAINED_PER_SECOND
-    return CELL_SECONDS + plan.n_scored[cell.kind] / SCORED_PER_SECOND
+    return CELL_SECONDS + plan.n_scored[cell.label] / SCORED_PER_SECOND
 
 
 class Clock:

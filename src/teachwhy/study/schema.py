@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 
 from teachwhy.errors import UserError
 from teachwhy.files import parse_record, read_yaml
-from teachwhy.records import Order, Record
+from teachwhy.records import ChoiceReading, Order, Part, Record, Version
 from teachwhy.shipped import ROOT, data_files, find
 from teachwhy.training.settings import SftSettings
 
-ADDED = ("start", "neutral", "oracle")
-"""Arm names with a meaning of their own: `start` is always there and never written down."""
+AUTOMATIC = ("neutral", "filler", "shuffled", "oracle", "repeat")
+"""Arms that a study adds by itself (automatic.py) unless `without` names them."""
 
 
 ARM = r"^[A-Za-z0-9][A-Za-z0-9_.+ -]{0,39}$"
@@ -51,11 +51,41 @@ class Stage(Record):
         return self
 
 
+class Outside(Record):
+    """An arm that was trained or run elsewhere: exactly one of these. A mapping has one entry for every seed of the study; what has none
+    stands for all seeds, as the start does."""
+
+    checkpoint: str | dict[int, str] = ""
+    """A folder with safetensors, or a Hugging Face id."""
+    adapter: str | dict[int, str] = ""
+    """A PEFT folder, on the study's start."""
+    model: str = ""
+    """Any model of Inspect (openai/..., anthropic/..., openai-api/...): read as text."""
+    logs: str = ""
+    """A folder of Inspect logs of the study's evaluations."""
+    command: str = ""
+    """The user's own trainer, run once a seed: {corpus} (JSONL), {seed}, {start} and {output} are filled in. What it leaves in {output}, an
+    adapter or a whole model, is adopted by hash."""
+    corpus: str = ""
+    """What the command is given."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Outside:
+        kinds = [name for name in ("checkpoint", "adapter", "model", "logs", "command") if getattr(self, name)]
+        if len(kinds) != 1:
+            raise ValueError(f"an arm from outside is one of checkpoint, adapter, model, logs, command; here: {', '.join(kinds) or 'none'}")
+        if bool(self.command) != bool(self.corpus):
+            raise ValueError("a command needs a corpus, and only a command has one")
+        if self.command and "{output}" not in self.command:
+            raise ValueError("the command must say where it writes: {output}")
+        return self
+
+
 class Start(Record):
     """What every arm begins from."""
 
     model: str = "builtin"
-    """`builtin`, a folder with safetensors, or a Hugging Face id."""
+    """`builtin`, a folder with safetensors, or a Hugging Face id; `none` where every arm comes from outside and nothing is trained."""
     stages: tuple[Stage, ...] = ()
     """Training that all arms share, done once: with it, the start is an organism."""
 
@@ -73,8 +103,26 @@ class Evaluation(Record):
     """Empty: all that it has."""
     limit: Annotated[int, Field(ge=2)] | dict[str, Annotated[int, Field(ge=2)]] | None = None
     """Scenarios a split, or {SPLIT: NUMBER}: the first of every family, then the second, the same for every arm."""
+    part: Part = "dev"
+    """Of sets that somebody wrote: the dev half, the sealed half (asks for --unseal, and each look is counted), or both."""
     fills: int = Field(1, ge=1)
     twins: bool = True
+    reading: ChoiceReading = "direct"
+    """How each choice is read. One evaluation may stand several times, under other readings."""
+    reason: Version = "value_reason"
+    """given_reason and given_other: which of a scenario's reasons."""
+    samples: int = Field(4, ge=1)
+    """own_reason: sampled reasons a fill."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it looks at a sealed part."""
+        return self.part != "dev" and self.name in ("honeypots", "goals", "conduct", "lookalikes")
+
+    @property
+    def label(self) -> str:
+        """What it is called where readings are told apart."""
+        return self.name if self.reading == "direct" else f"{self.name}, {self.reading}"
 
     @model_validator(mode="before")
     @classmethod
@@ -90,10 +138,13 @@ class Evaluation(Record):
 
 
 class Comparison(Record):
-    """A contrast: mean change of margin of `plus` minus that of `minus`, over the scenarios of some splits."""
+    """A contrast: mean change of the measure of `plus` minus that of `minus`, over the scenarios of some splits."""
 
     name: str
     evaluation: str
+    reading: ChoiceReading = "direct"
+    measure: Literal["margin", "harm"] = "margin"
+    """Of a text there is no margin: its measure is harm."""
     splits: tuple[str, ...] = Field(min_length=1)
     plus: tuple[str, ...] = Field(min_length=1)
     minus: tuple[str, ...] = Field(min_length=1)
@@ -121,9 +172,15 @@ class StudySpec(Record):
     start: Start = Start()
     seeds: tuple[int, ...] = Field(min_length=1)
     settings: SftSettings = SftSettings()
-    arms: dict[Annotated[str, Field(pattern=ARM)], tuple[Stage, ...]] = Field(min_length=1)
+    arms: dict[Annotated[str, Field(pattern=ARM)], tuple[Stage, ...]] = {}
+    outside: dict[Annotated[str, Field(pattern=ARM)], Outside] = {}
+    """Arms that come from outside; in a study's file they stand among the arms, as a mapping in the place of a list of stages."""
+    without: tuple[str, ...] = ()
+    """Automatic arms that are left out: neutral, filler, shuffled, oracle, repeat."""
+    added: tuple[str, ...] = ()
+    """Arms that the study added by itself; never written by hand."""
     neutral: str | None = "neutral"
-    """The corpus that makes effort equal."""
+    """The corpus that makes effort equal, and that the arm `neutral` is trained on."""
     evaluations: tuple[Evaluation, ...] = Field(min_length=1)
     primary: Primary
     contrasts: tuple[Comparison, ...] = ()
@@ -134,29 +191,58 @@ class StudySpec(Record):
     against_filler: str = ""
     """Name of the contrast of reasons against fillers."""
 
+    @property
+    def names(self) -> list[str]:
+        """All arms, the start first where there is one."""
+        return [*([] if self.start.model == "none" else ["start"]), *self.arms, *self.outside]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _part_arms(cls, value: Any) -> Any:
+        """Arms from outside are mappings."""
+        if not isinstance(value, dict) or not isinstance(value.get("arms"), dict):
+            return value
+        outside = {arm: one for arm, one in value["arms"].items() if isinstance(one, dict | Outside)}
+        arms = {arm: one for arm, one in value["arms"].items() if arm not in outside}
+        return {**value, "arms": arms, "outside": {**outside, **(value.get("outside") or {})}}
+
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
+        if not self.arms and not self.outside:
+            raise ValueError("arms: a study needs one at least")
+        if both := sorted(self.arms.keys() & self.outside.keys()):
+            raise ValueError(f"two arms have the name {both[0]!r}")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds are 0 or more, not {min(self.seeds)}")
+        self._check_outside()
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"a seed stands twice in {list(self.seeds)}")
-        if "start" in self.arms:
+        if "start" in self.arms or "start" in self.outside:
             raise ValueError("`start` is always an arm and is not written down; its model goes under the study's `start:`")
-        if "repeat" in self.arms:
-            raise ValueError("an arm `repeat` would be the same training again; name what is trained, and use more seeds for repeats")
+        if "repeat" in self.arms and "repeat" not in self.added:
+            raise ValueError("the arm `repeat` is added by the study itself: the primary's first arm again, under other seeds")
+        if unknown := set(self.without) - set(AUTOMATIC):
+            raise ValueError(f"without: no automatic arm {min(unknown)!r}; there are {', '.join(AUTOMATIC)}")
         if any(not name.startswith("oracle/") for stage in self.arms.get("oracle", ()) for name in stage.corpora):
             raise ValueError("the arm `oracle` is the one that is trained on far families: give it a corpus `oracle/...`, or another name")
         if len(set(self.split_labels.values())) != len(self.split_labels):
             raise ValueError(f"two splits have the same words in split_labels: {self.split_labels}")
-        names = {evaluation.name for evaluation in self.evaluations}
-        if len(names) != len(self.evaluations):
-            raise ValueError("an evaluation stands twice")
+        held = {(evaluation.name, evaluation.reading) for evaluation in self.evaluations}
+        if len(held) != len(self.evaluations):
+            raise ValueError("an evaluation stands twice under one reading")
+        names = {name for name, _ in held}
         for contrast in (self.primary, *self.contrasts):
             for arm in (*contrast.plus, *contrast.minus):
-                if arm not in self.arms and arm != "start":
+                if arm not in self.names and arm.partition("_")[0] not in AUTOMATIC:
                     raise ValueError(
-                        f"the contrast {contrast.name!r} names the arm {arm!r}, which the study has not; it has {', '.join(self.arms)}"
+                        f"the contrast {contrast.name!r} names the arm {arm!r}, which the study has not; it has {', '.join(self.names)}"
                     )
             if contrast.evaluation not in names:
                 raise ValueError(f"the contrast {contrast.name!r} needs the evaluation {contrast.evaluation!r}, which the study has not")
+            if (contrast.evaluation, contrast.reading) not in held:
+                raise ValueError(f"the contrast {contrast.name!r} needs {contrast.evaluation!r} under the reading {contrast.reading!r}")
+            if contrast.reading == "text" and contrast.measure == "margin":
+                raise ValueError(f"the contrast {contrast.name!r}: a text has no margin; write measure: harm")
             if len(contrast.plus) != len(contrast.minus):
                 raise ValueError(f"the contrast {contrast.name!r} must add as many arms as it subtracts, or the start does not cancel")
         known = {contrast.name for contrast in (self.primary, *self.contrasts)}
@@ -169,6 +255,24 @@ class StudySpec(Record):
             if len(stages) > 1:
                 raise ValueError(f"arm {arm!r}: one stage an arm for now; what all arms share goes under `start: {{stages: [...]}}`")
         return self
+
+    def _check_outside(self) -> None:
+        if self.start.model == "none" and (self.arms or self.start.stages):
+            raise ValueError("without a start nothing can be trained: name a model under `start:`")
+        for arm, one in self.outside.items():
+            for held in (one.checkpoint, one.adapter):
+                if isinstance(held, dict) and set(held) != set(self.seeds):
+                    raise ValueError(f"arm {arm!r} has the seeds {sorted(held)}, the study {sorted(self.seeds)}")
+            if (one.adapter or one.command) and self.start.model == "none":
+                raise ValueError(f"arm {arm!r} needs a start to build on")
+            if one.command and self.start.stages:
+                raise ValueError(f"arm {arm!r}: a command begins from a model as it is, and this start is trained first")
+            unread = [evaluation.label for evaluation in self.evaluations if evaluation.reading != "text"]
+            if one.model and unread:
+                raise ValueError(
+                    f"arm {arm!r} is a model behind an API, of which only text can be read; the study reads {unread[0]!r} by likelihood. "
+                    "Write reading: text under the evaluations"
+                )
 
 
 EXAMPLE = f"A study that runs, to compare with: {ROOT / 'studies' / 'honeypots' / 'study.yaml'}"

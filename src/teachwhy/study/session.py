@@ -15,6 +15,8 @@ from teachwhy.errors import UserError
 from teachwhy.files import explain_os_error, parse_record, read_yaml, write_text
 from teachwhy.records import StudyReport
 from teachwhy.shipped import ROOT
+from teachwhy.study.automatic import complete_study
+from teachwhy.study.looks import count_looks, refuse_sealed, sealed_sets
 from teachwhy.study.schema import StudySpec, comparable, place_errors
 
 if TYPE_CHECKING:
@@ -34,7 +36,10 @@ class Session:
     workers: int
     seconds_left: float
 
-    def __init__(self, spec: StudySpec, source: Path, run_dir: Path) -> None:
+    def __init__(self, spec: StudySpec, source: Path, run_dir: Path, *, unseal: bool = False) -> None:
+        with place_errors(str(source)):
+            refuse_sealed(spec, unseal=unseal)
+            spec = complete_study(spec)
         self.spec, self.source, self.beside, self.run_dir = spec, source, source.parent, run_dir
         held = run_dir / STUDY
         if held.is_file() and comparable(parse_record(StudySpec, read_yaml(held), where=str(held))) != comparable(spec):
@@ -69,7 +74,9 @@ class Session:
         """What to type to run the study in this folder."""
         shipped = ROOT / "studies"
         name = self.source.relative_to(shipped).parts[0] if self.source.is_relative_to(shipped) else str(self.source)
-        return shlex.join(["teachwhy", "study", "run", name, "--output", str(self.run_dir)])
+        return shlex.join(
+            ["teachwhy", "study", "run", name, "--output", str(self.run_dir), *(["--unseal"] if sealed_sets(self.spec) else [])]
+        )
 
     def read_report(self) -> StudyReport:
         """report.json of the run."""
@@ -96,7 +103,7 @@ class Session:
             self.plan = make_plan(self.spec, beside=self.beside)
             self.body = run.describe_plan(self.plan, self.beside)
         todo = [cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not run.is_done(self.run_dir / run.CELLS, cell)]
-        self.workers = workers or run.choose_workers(len(todo) or 1)
+        self.workers = workers or run.choose_workers(len(todo) or 1, local=any(cell.source == "local" for cell in todo))
         self.seconds_left = run.estimate_seconds(self.run_dir, self.plan, self.workers)
         self.clock = run.Clock(self.plan, todo, self.workers)
         run.check_disk(self.run_dir, self.plan)
@@ -107,7 +114,8 @@ class Session:
         from teachwhy.study import run
         from teachwhy.study.gather import finish_run
 
-        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command())
+        looks = count_looks(sealed_sets(self.spec)) if not (self.run_dir / PLAN).is_file() else {}
+        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks)
         write_text(self.run_dir / STUDY, yaml.safe_dump(json.loads(self.spec.model_dump_json()), sort_keys=False, allow_unicode=True))
         try:
             failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen)

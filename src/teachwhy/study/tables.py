@@ -103,7 +103,7 @@ def _arm_table(view: StudyView, arms: Sequence[ArmSummary]) -> Table:
             format_plain(arm.harm_given_acted),
             format_signed(arm.margin),
             format_signed(twin.margin if twin else None),
-            format_signed(arm.margin_change),
+            format_signed(arm.change),
             format_interval(arm.change_low, arm.change_high),
         )
         counts = (_both(arm, twin, field) for field in ("n_scenarios", "n_seeds", "n_rows", "n_missing"))

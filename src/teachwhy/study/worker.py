@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from teachwhy.errors import CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
-from teachwhy.records import Card, Counts
+from teachwhy.records import Card, Counts, Outcome
 from teachwhy.study.plan import Batches, Cell
 from teachwhy.study.schema import Evaluation
 
@@ -65,43 +67,104 @@ def prepare_cell(cells_dir: Path, cell: Cell, batches: Batches | None) -> None:
     write_text(part / INPUTS, cell.model_dump_json(indent=2))
 
 
-def run_cell(cells_dir: Path, cell: Cell, base: Path) -> float:
-    """Do one cell and publish it. Returns its seconds. Raises CellFailed or UserError."""
-    import torch
-
-    from teachwhy.models.checkpoints import pick_device
-
-    torch.set_num_threads(_threads)
+def run_cell(cells_dir: Path, cell: Cell, base: Path | None) -> float:
+    """Do one cell and publish it. Returns its seconds. Raises CellFailed or UserError. base: of the study's start, where there is one."""
+    device = _prepare_torch() if cell.source == "local" else cell.source
     started = time.monotonic()
     with publish(cells_dir / cell.folder) as part:
-        adapters = [cells_dir / folder / "adapter" for folder in cell.adapters]
-        counts, details, dtype = (_train if cell.kind == "sft" else _score)(part, cell, base, adapters)
+        weights = find_weights(cells_dir, cell, base)
+        do = {"sft": _train, "command": _command}.get(cell.kind, _adopt if cell.source == "logs" else _score)
+        counts, details, dtype = do(part, cell, weights)
         card = Card(
             kind=cell.kind,
             name=f"{cell.arm}, seed {cell.seed}",
             created=now(),
             inputs={**cell.inputs, **{f"parent {number}": parent for number, parent in enumerate(cell.parents)}},
             settings=cell.settings,
-            seed=cell.seed,
+            seed=cell.drawn,
             versions=library_versions(),
             commit=code_commit(),
             counts=counts,
             seconds=round(time.monotonic() - started, 2),
-            machine={"device": pick_device(), "dtype": dtype, "threads": str(_threads)},
+            machine={"device": device, "dtype": dtype, "threads": str(_threads)},
             details=details,
         )
         write_card(part, card)
     return time.monotonic() - started
 
 
-def _train(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Counts, dict[str, Any], str]:
+def _prepare_torch() -> str:
+    import torch
+
+    from teachwhy.models.checkpoints import pick_device
+
+    torch.set_num_threads(_threads)
+    return pick_device()
+
+
+class Weights(NamedTuple):
+    """What a cell reads or trains: a model's folder (None behind an API), and adapters merged onto it in order."""
+
+    base: Path | None
+    adapters: list[Path]
+
+
+def find_weights(cells_dir: Path, cell: Cell, base: Path | None) -> Weights:
+    """A whole model that a command left stands in the place of the start and of what came before it."""
+    if cell.model and cell.source == "local":
+        base = Path(cell.model)
+    adapters: list[Path] = []
+    for folder in cell.adapters:
+        whole = cells_dir / folder / "model"
+        base, adapters = (whole, []) if whole.is_dir() else (base, [*adapters, cells_dir / folder / "adapter"])
+    return Weights(base, [*adapters, *([Path(cell.adapter)] if cell.adapter else [])])
+
+
+Done = tuple[Counts, dict[str, Any], str]
+
+
+def _command(part: Path, cell: Cell, weights: Weights) -> Done:
+    """The user's own trainer: its words are a list, never shell text; what it leaves is adopted by hash."""
+    from teachwhy.files import hash_folder
+    from teachwhy.models.checkpoints import check_adapter, check_weights
+
+    output, corpus = part / "output", part / "corpus.jsonl"
+    shutil.rmtree(output, ignore_errors=True)
+    rows = [{key: value for key, value in row.items() if key != "update"} for row in read_jsonl(part / ROWS)]
+    write_jsonl(corpus, rows)
+    filled = {"corpus": str(corpus), "output": str(output), "seed": str(cell.drawn), "start": str(weights.base)}
+    words = [_fill(word, filled) for word in shlex.split(str(cell.settings["command"]))]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CellFailed(f"the command cannot be run: {error}") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["it said nothing"])[-1]
+        raise CellFailed(f"the command ended with exit code {done.returncode}: {last[:300]}")
+    if not output.is_dir():
+        raise CellFailed("the command left no folder at {output}")
+    adapter = (output / "adapter_config.json").is_file()
+    (check_adapter if adapter else check_weights)(output)
+    details = {"command": words, "adopted": hash_folder(output), "supervised_tokens": None}
+    output.rename(part / ("adapter" if adapter else "model"))
+    return Counts(in_=len(rows), kept=len(rows)), details, ""
+
+
+def _fill(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
+
+
+def _train(part: Path, cell: Cell, weights: Weights) -> Done:
     from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
     from teachwhy.models.checkpoints import load_model
     from teachwhy.training.settings import SftSettings
     from teachwhy.training.sft import Progress, train_adapter
 
     settings = SftSettings.model_validate({key: value for key, value in cell.settings.items() if key in SftSettings.model_fields})
-    tokenizer = load_tokenizer(base)
+    assert weights.base is not None, "a training has a start"  # noqa: S101
+    tokenizer = load_tokenizer(weights.base)
     template = training_template(tokenizer)
     batches: list[list[Any]] = [[] for _ in range(settings.updates)]
     corpora: dict[str, dict[str, int]] = {}
@@ -112,12 +175,12 @@ def _train(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
         size["rows"] += 1
         size["supervised_tokens"] += sum(encoded.supervised)
     n_rows = sum(size["rows"] for size in corpora.values())
-    model = load_model(base, adapters=adapters, dtype=settings.dtype, train=True)
+    model = load_model(weights.base, adapters=weights.adapters, dtype=settings.dtype, train=True)
 
     def tell(progress: Progress) -> None:
         _send(Step(cell.id, progress.update, progress.n_updates, f"{progress.tokens_per_second:.0f} tokens/s, loss {progress.loss:.2f}"))
 
-    trained = train_adapter(model, batches, settings, seed=cell.seed, folder=part, report=tell)
+    trained = train_adapter(model, batches, settings, seed=cell.drawn, folder=part, report=tell)
     details = {
         "updates": len(batches),
         "corpora": corpora,
@@ -141,18 +204,30 @@ def _drop_damaged(logs: Path) -> None:
         shutil.rmtree(logs)
 
 
-def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Counts, dict[str, Any], str]:
+def _model(cell: Cell, weights: Weights) -> Any:
+    from inspect_ai.model import GenerateConfig, get_model
+
+    if cell.source == "api":
+        bounded = GenerateConfig(max_retries=6, timeout=120)  # Inspect retries for ever by default
+        return get_model(cell.model, memoize=False, config=bounded)
+    adapters = [str(path) for path in weights.adapters]
+    return get_model(f"teachwhy/{weights.base}", memoize=False, adapters=adapters, dtype="float32", threads=_threads)
+
+
+def _score(part: Path, cell: Cell, weights: Weights) -> Done:
     import inspect_ai
-    from inspect_ai.model import get_model
 
     from teachwhy.evaluations import choice
-    from teachwhy.outcomes import read_log, write_outcomes
+    from teachwhy.outcomes import read_log
     from teachwhy.study.plan import load_evaluation
 
     evaluation = Evaluation.model_validate(
         {"name": cell.kind, **{key: value for key, value in cell.settings.items() if key in Evaluation.model_fields}}
     )
-    task = choice.choice_task(cell.kind, load_evaluation(evaluation), fills=evaluation.fills, twins=evaluation.twins)
+    task = choice.choice_task(
+        cell.kind, load_evaluation(evaluation), fills=evaluation.fills, twins=evaluation.twins,
+        reading=evaluation.reading, reason=evaluation.reason, samples=evaluation.samples,
+    )  # fmt: skip
     n_samples = len(task.dataset)
     n_read = 0
 
@@ -163,7 +238,7 @@ def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
             _send(Step(cell.id, n_read, n_samples, "scored"))
 
     choice.listeners[:] = [tell]
-    model = get_model(f"teachwhy/{base}", memoize=False, adapters=[str(path) for path in adapters], dtype="float32", threads=_threads)
+    model = _model(cell, weights)
     _drop_damaged(part / "logs")
     try:
         done, logs = inspect_ai.eval_set(
@@ -175,18 +250,43 @@ def _score(part: Path, cell: Cell, base: Path, adapters: list[Path]) -> tuple[Co
     if not logs or logs[0].status != "success":
         reason = logs[0].error.message if logs and logs[0].error else "see logs/"
         raise CellFailed(f"the evaluation ended as {logs[0].status if logs else 'no log'}: {reason}")
-    outcomes = read_log(inspect_ai.log.read_eval_log(logs[0].location), cell=cell.id, arm=cell.arm, seed=cell.seed, update=0)
+    log = inspect_ai.log.read_eval_log(logs[0].location)
+    outcomes = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=0)
     if len(outcomes) != n_samples:
         raise CellFailed(f"the log holds {len(outcomes)} of {n_samples} samples")
-    if any(row.status == "dead" for row in outcomes):  # local weights: what went wrong is the machine's or ours, never the sample's
-        errors = [sample.error.message for sample in inspect_ai.log.read_eval_log(logs[0].location).samples or [] if sample.error]
+    if cell.source == "local" and any(row.status == "dead" for row in outcomes):  # the machine's fault or ours, never the sample's
+        errors = [sample.error.message for sample in log.samples or [] if sample.error]
         shutil.rmtree(part / "logs")
         raise CellFailed(f"{len(errors)} of {n_samples} samples could not be scored: {(errors or ['?'])[0]}")
+    return _keep(part, outcomes), {"samples": n_samples, "complete": done}, "float32"
+
+
+def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  # called like the others
+    """Logs from outside: those of this evaluation and reading, the last where there are several."""
+    from inspect_ai.log import list_eval_logs, read_eval_log
+
+    from teachwhy.outcomes import read_log
+
+    held = []
+    for info in list_eval_logs(cell.logs):
+        log = read_eval_log(info)
+        rows = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=0) if log.samples else []
+        if rows and (rows[0].evaluation, rows[0].reading) == (cell.kind, cell.reading):
+            held.append((log.eval.created, rows, log.eval.model))
+    if not held:
+        raise CellFailed(f"the folder holds no log of the evaluation {cell.label!r}")
+    _, rows, model = max(held, key=lambda one: one[0])
+    return _keep(part, rows), {"samples": len(rows), "model": model}, ""
+
+
+def _keep(part: Path, outcomes: Sequence[Outcome]) -> Counts:
+    """outcomes.csv of a cell, and its counts."""
+    from teachwhy.outcomes import write_outcomes
+
     write_outcomes(part / OUTCOMES, outcomes)
     lost: dict[str, int] = {}
     for row in outcomes:
         if row.status not in ("ok", "dead"):
             lost[row.status] = lost.get(row.status, 0) + 1
     n_ok = sum(row.status == "ok" for row in outcomes)
-    counts = Counts(in_=n_samples, kept=n_ok, rejected=lost, failed=n_samples - n_ok - sum(lost.values()))
-    return counts, {"samples": n_samples, "complete": done}, "float32"
+    return Counts(in_=len(outcomes), kept=n_ok, rejected=lost, failed=len(outcomes) - n_ok - sum(lost.values()))

@@ -1,0 +1,87 @@
+"""Arms that a study adds by itself: without them a difference says less than it seems to.
+
+neutral   the same trainer, updates and supervised tokens on ordinary chats: what any training does
+filler    in place of each reason as many words that explain nothing: what more words do
+shuffled  each reason under another case: what reasons do that are none
+oracle    trained on other scenarios of the far families: whether the measure can move at all
+repeat    the primary's first arm again under other seeds: what two trainings on the same data differ by
+
+Each can be left out by name (`without: [repeat]`); the report then says what cannot be concluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from teachwhy.corpora import NAMES
+from teachwhy.errors import UserError
+from teachwhy.study.schema import AUTOMATIC, Stage, StudySpec
+
+Stages = tuple[Stage, ...]
+MISSED = {
+    "neutral": "What any training does to this measure is not told from what these data do.",
+    "filler": "Whether a reason does more than as many words on its topic cannot be said.",
+    "shuffled": "Whether a reason has to belong to its case cannot be said.",
+    "oracle": "A null could mean that nothing can move this measure.",
+    "repeat": "What two trainings on the same data differ by is seen only between seeds.",
+}
+"""Automatic arm -> what cannot be concluded without it."""
+
+
+def complete_study(spec: StudySpec) -> StudySpec:
+    """The study with its automatic arms; an arm that is there already under any name is not added again."""
+    arms: dict[str, Stages] = dict(spec.arms)
+    added = list(spec.added)
+    for name, stages in _wanted(spec).items():
+        kind = name.partition("_")[0]
+        if name in arms or kind in spec.without or any(_same_data(stages, held) for held in arms.values() if kind != "repeat"):
+            continue
+        arms[name] = stages
+        added.append(name)
+    for contrast in (spec.primary, *spec.contrasts):
+        for arm in (*contrast.plus, *contrast.minus):
+            if arm not in arms and arm not in spec.names:
+                raise UserError(f"the contrast {contrast.name!r} needs the arm {arm!r}, which this study leaves out or cannot have")
+    return spec.model_copy(update={"arms": arms, "added": tuple(added)})
+
+
+def _wanted(spec: StudySpec) -> dict[str, Stages]:
+    found: dict[str, Stages] = {}
+    if not spec.arms:  # all arms come from outside: nothing is trained here
+        return found
+    if spec.neutral:
+        found["neutral"] = (Stage(corpora={spec.neutral: 1.0}),)
+    reasoned = {arm: corpus for arm, stages in spec.arms.items() if (corpus := reason_corpus(stages))}
+    if reasoned:
+        found["filler"] = _swap(spec.arms[next(iter(reasoned))], "replies/filler")
+    for arm, corpus in reasoned.items():
+        name = "shuffled" if len(set(reasoned.values())) == 1 else f"shuffled_{arm}"
+        found[name] = _swap(spec.arms[arm], corpus.replace("replies/", "shuffled/"))
+    if any(evaluation.name == "honeypots" and (not evaluation.splits or "far" in evaluation.splits) for evaluation in spec.evaluations):
+        corpus = reason_corpus(spec.arms.get(spec.primary.plus[0], ())) or "replies/bare"
+        found["oracle"] = (Stage(corpora={corpus.replace("replies/", "oracle/"): 1.0}),)
+    if spec.primary.plus[0] in spec.arms:
+        found["repeat"] = spec.arms[spec.primary.plus[0]]
+    return found
+
+
+def reason_corpus(stages: Stages) -> str:
+    """The shipped corpus of replies with reasons that an arm is trained on alone, or an empty string."""
+    if len(stages) != 1 or len(stages[0].corpora) != 1:
+        return ""
+    (corpus,) = stages[0].corpora
+    return corpus if corpus in NAMES and corpus.startswith("replies/") and corpus.endswith("_reason") else ""
+
+
+def _swap(stages: Stages, corpus: str) -> Stages:
+    return (stages[0].model_copy(update={"corpora": {corpus: 1.0}}),)
+
+
+def _same_data(one: Stages, other: Stages) -> bool:
+    """Whether two arms are trained on the same corpora in the same shares, and reasons stand in the same place."""
+    return [(stage.corpora, stage.order) for stage in one] == [(stage.corpora, stage.order) for stage in other]
+
+
+def say_missed(spec: StudySpec) -> Mapping[str, str]:
+    """Automatic arms that were left out on purpose -> what cannot be concluded."""
+    return {name: MISSED[name] for name in AUTOMATIC if name in spec.without and name not in spec.arms}

@@ -1,0 +1,146 @@
+"""Arms from outside: checkpoints, adapters, logs and the user's own trainer; without torch where none is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai import eval_set
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
+
+import teachwhy._registry  # noqa: F401
+from teachwhy.errors import EXIT_FINDINGS, EXIT_OK
+from teachwhy.evaluations.choice import choice_task, load_scenarios
+from teachwhy.files import read_card
+from teachwhy.outcomes import FIXED_SEED, read_outcomes
+from teachwhy.records import StudyReport
+from test_study import call, refuse, study_of, write_study
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def cache(own_cache: Path) -> None:
+    """Nothing of the user's cache is read or written."""
+
+
+def report_of(run_dir: Path) -> StudyReport:
+    return StudyReport.model_validate_json((run_dir / "report.json").read_text())
+
+
+def test_checkpoints_stand_for_their_seeds_or_for_all(tmp_path: Path, tiny_model_dir: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model_dir, other)
+    arms = {"price": {"checkpoint": {1: str(tiny_model_dir), 2: "other"}}, "place": {"checkpoint": str(tiny_model_dir)}}
+    file = write_study(tmp_path, study_of(tiny_model_dir, seeds=[1, 2], arms=arms, start="none"))
+    found = call("study", "run", file, "--yes", "--output", tmp_path / "run")
+    assert found.exit_code == EXIT_OK, found.output
+    rows = read_outcomes(tmp_path / "run" / "outcomes.csv")
+    assert {(row.arm, row.seed) for row in rows} == {("price", 1), ("price", 2), ("place", FIXED_SEED)}
+    report = report_of(tmp_path / "run")
+    assert report.primary is not None
+    assert report.primary.difference == pytest.approx(0.0, abs=1e-4), "the same weights under three names"
+    assert (report.primary.n_seeds, report.primary.n_scenarios) == (2, 4)
+    assert "nan" not in (tmp_path / "run" / "report.html").read_text().lower().split("<main")[1][:20000].replace("finance", "")
+
+
+TRAINER = """
+import json, pathlib, shutil, sys
+start, corpus, seed, output = sys.argv[1:]
+rows = [json.loads(line) for line in open(corpus)]
+assert len(rows) == 6 and set(rows[0]) >= {"messages", "id"} and seed in "12", (len(rows), seed)
+shutil.copytree(start, output)
+"""
+
+
+def test_own_trainer_gets_rows_and_seed_and_its_model_is_adopted(tmp_path: Path, tiny_model_dir: Path) -> None:
+    (tmp_path / "train.py").write_text(TRAINER)
+    command = f"{sys.executable} {tmp_path / 'train.py'} {{start}} {{corpus}} {{seed}} {{output}}"
+    arms = {"price": {"command": command, "corpus": "price.jsonl"}, "place": [{"sft": "place.jsonl"}]}
+    settings = {"updates": 3, "rows_per_update": 2, "learning_rate": 1e-3, "rank": 2, "dtype": "float32"}
+    file = write_study(tmp_path, study_of(tiny_model_dir, arms=arms, settings=settings))
+    found = call("study", "run", file, "--yes", "--output", tmp_path / "run")
+    assert found.exit_code == EXIT_OK, found.output
+    (cell,) = (tmp_path / "run" / "cells").glob("command-*")
+    assert (cell / "model" / "model.safetensors").is_file()
+    assert read_card(cell).details["adopted"]
+    changes = {arm.arm: arm.change for arm in report_of(tmp_path / "run").arms if arm.split == "far"}
+    assert changes["price"] == pytest.approx(0.0, abs=1e-4), "it trained nothing"
+    assert abs(changes["place"] or 0) > 1e-4
+
+
+def test_own_trainer_that_fails_fails_its_cells_alone(tmp_path: Path, tiny_model_dir: Path) -> None:
+    scripts = {
+        "speaks": ("raise SystemExit('no data')", "exit code 1: no data"),
+        "idle": ("pass", "left no folder at {output}"),
+        "empty": ("import os, sys; os.mkdir(sys.argv[4])", "no config.json"),
+    }
+    arms: dict[str, Any] = {"price": {"checkpoint": str(tiny_model_dir)}, "place": {"checkpoint": str(tiny_model_dir)}}
+    for name, (script, _) in scripts.items():
+        (tmp_path / f"{name}.py").write_text(script)
+        command = f"{sys.executable} {tmp_path / name}.py {{start}} {{corpus}} {{seed}} {{output}}"
+        arms[name] = {"command": command, "corpus": "price.jsonl"}
+    file = write_study(tmp_path, study_of(tiny_model_dir, arms=arms))
+    found = call("study", "run", file, "--yes", "--output", tmp_path / "run")
+    assert found.exit_code == EXIT_FINDINGS, found.output
+    failed = [cell for cell in report_of(tmp_path / "run").cells if cell.state == "failed"]
+    assert {cell.arm for cell in failed} == set(scripts)
+    reasons = {cell.arm: cell.reason for cell in failed if cell.kind == "command"}
+    for name, (_, says) in scripts.items():
+        assert says in reasons[name]
+
+
+def make_logs(folder: Path, text: str, limit: int = 2) -> None:
+    task = choice_task("ambiguity", load_scenarios("ambiguity", limit=limit, splits=["near", "far"]), reading="text")
+    usage = ModelUsage(input_tokens=9, output_tokens=1, total_tokens=10)
+    outputs = [ModelOutput.from_content("mockllm/model", text).model_copy(update={"usage": usage}) for _ in task.dataset]
+    eval_set(
+        task, log_dir=str(folder), model=get_model("mockllm/model", custom_outputs=outputs, memoize=False), display="none",
+        score_display=False, log_level="error",
+    )  # fmt: skip
+
+
+def text_study(model: Path, **parts: Any) -> dict[str, Any]:
+    whole = study_of(model, **parts)
+    primary = {**whole["primary"], "reading": "text", "measure": "harm"}
+    return {**whole, "evaluations": [{"ambiguity": {"splits": ["near", "far"], "limit": 2, "reading": "text"}}], "primary": primary}
+
+
+def test_logs_are_adopted_without_torch(tmp_path: Path, tiny_model_dir: Path) -> None:
+    make_logs(tmp_path / "one", "A")
+    make_logs(tmp_path / "two", "no idea")
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "torch.py").write_text("raise ImportError('torch is not installed')\n")
+    arms = {"price": {"logs": "one"}, "place": {"logs": "two"}}
+    file = write_study(tmp_path, text_study(tiny_model_dir, arms=arms, start="none"))
+    done = subprocess.run(
+        [sys.executable, "-m", "teachwhy", "study", "run", str(file), "--yes", "--output", str(tmp_path / "run")],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(blocked)},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    report = report_of(tmp_path / "run")
+    assert {cell.state for cell in report.cells} == {"done"}, done.stderr
+    arms_found = {arm.arm: arm for arm in report.arms if arm.split == "far"}
+    assert arms_found["price"].n_missing == 0
+    assert arms_found["place"].n_missing == arms_found["place"].n_rows == 4, "two options, each in two places; none was named"
+
+
+def test_what_is_not_there_is_said_before_anything_is_spent(tmp_path: Path, tiny_model_dir: Path) -> None:
+    place = {"checkpoint": str(tiny_model_dir)}
+    for arm, says in [
+        ({"checkpoint": "./nowhere"}, "no such folder"),
+        ({"adapter": "nowhere"}, "no such folder"),
+        ({"logs": "."}, "no logs of Inspect"),
+        ({"checkpoint": {1: "a", 3: "b"}}, "has the seeds [1, 3], the study [1]"),
+        ({"model": "openai/some"}, "of which only text can be read"),
+        ({"command": "train {output}"}, "a command needs a corpus"),
+        ({"command": "train", "corpus": "price.jsonl"}, "must say where it writes"),
+        ({"logs": "a", "model": "b"}, "one of checkpoint, adapter, model, logs, command"),
+    ]:
+        refuse(write_study(tmp_path, study_of(tiny_model_dir, arms={"price": arm, "place": place})), says)
