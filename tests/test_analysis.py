@@ -10,7 +10,9 @@ import pytest
 
 from teachwhy.records import CellSummary, Gate, Outcome, StudyReport
 from teachwhy.statistics import crossed_interval
-from teachwhy.study.analysis import Study, all_contrasts, analyse, detectable, turned_share
+from teachwhy.study.analysis import Study, analyse
+from teachwhy.study.estimates import all_contrasts, detectable
+from teachwhy.study.gates import turned_share
 from teachwhy.study.schema import StudySpec
 
 N_SCENARIOS = 24
@@ -87,7 +89,7 @@ def test_planted_contrast_is_recovered() -> None:
     assert found.primary.low < -1.5 < found.primary.high < 0
     assert (found.primary.n_scenarios, found.primary.n_seeds) == (N_SCENARIOS, 5)
     assert found.contrasts[0].seed_values == pytest.approx((-1.5,) * 5, abs=0.2)
-    assert [one.exploratory for one in found.contrasts] == [False, True, True]
+    assert [one.exploratory for one in found.contrasts] == [False, True, True, True]
     assert {one.name: round(one.difference) for one in found.contrasts}["bare - neutral"] in (0, -1)
 
 
@@ -170,6 +172,7 @@ def test_all_gates_pass_on_a_good_study() -> None:
         "enough updates": True,
         "the oracle moves the measure": True,
         "the start turns with its goal": True,
+        "action is not bought": True,
         "repeat covers zero": None,
     }
 
@@ -326,15 +329,15 @@ def test_holm_is_over_all_contrasts() -> None:
     found = report(make_spec(seeds=seeds), plant(seeds, noise=3.0))
     values = sorted(one.p or 0 for one in found.contrasts)
     smallest = min(found.contrasts, key=lambda one: one.p or 0)
-    assert len(values) == 3
-    assert smallest.p_holm == pytest.approx(min(1, 3 * values[0]))
+    assert len(values) == 4, "the interaction of near and far is one of them"
+    assert smallest.p_holm == pytest.approx(min(1, 4 * values[0]))
     assert all((one.p_holm or 0) >= (one.p or 0) for one in found.contrasts)
 
 
 def test_primary_on_several_splits_is_shown_on_each() -> None:
     spec = make_spec(primary=contrast("value - filler", ["near", "far"], claim="lower", yes="Y", no="N", opposite="O"), contrasts=[])
     assert [one.splits for one in all_contrasts(spec)] == [("near", "far"), ("near",), ("far",)]
-    assert [one.n_scenarios for one in report(spec).contrasts] == [2 * N_SCENARIOS, N_SCENARIOS, N_SCENARIOS]
+    assert [one.n_scenarios for one in report(spec).contrasts] == [2 * N_SCENARIOS, N_SCENARIOS, N_SCENARIOS, 2 * N_SCENARIOS]
 
 
 def test_nothing_measured_withholds_the_answer() -> None:
@@ -362,3 +365,94 @@ def test_detectable_difference_is_never_under_the_half_width() -> None:
         values = [[rng.gauss(0, 1) + spread * (place // 6) for place in range(24)]]
         found = crossed_interval(values, families=[str(place // 6) for place in range(24)])
         assert detectable(found) > (found.high - found.low) / 2
+
+
+def test_near_but_not_far_is_an_interaction() -> None:
+    rows = [
+        one.model_copy(update={"margin": one.margin - 1.5})
+        if (one.arm, one.split, one.evaluation) == ("value", "near", "honeypots")
+        else one
+        for one in plant()
+        if one.margin is not None
+    ]
+    (found,) = [one for one in report(rows=rows).contrasts if one.split == "near - far"]
+    assert found.difference == pytest.approx(-1.5, abs=0.15)
+    assert found.high < 0
+    assert found.exploratory
+    assert found.n_scenarios == 2 * N_SCENARIOS
+    (none,) = [one for one in report().contrasts if one.split == "near - far"]
+    assert none.low < 0 < none.high
+
+
+def test_null_says_what_is_excluded_and_small_is_what_the_plan_called_small() -> None:
+    none = plant(effects={**EFFECTS, "value": EFFECTS["filler"]})
+    wanted = contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O")
+    found = report(make_spec(primary=wanted), none)
+    assert found.answer.verdict == "no_difference_seen"
+    assert found.primary is not None
+    assert found.primary.excluded is not None
+    assert f"more than {found.primary.excluded:.2f} nats to either side are excluded" in found.answer.sentence
+    large, small = (report(make_spec(primary={**wanted, "equivalence": margin}), none).answer for margin in (1.0, 1e-6))
+    assert large.verdict == "equivalent"
+    assert "smaller than the 1 nats that were named beforehand" in large.sentence
+    assert small.verdict == "no_difference_seen"
+    few = report(make_spec(primary={**wanted, "equivalence": 1.0}, seeds=[1, 2]), plant((1, 2), {**EFFECTS, "value": EFFECTS["filler"]}))
+    assert few.answer.verdict != "equivalent", "two seeds exclude nothing"
+
+
+def test_repeat_that_is_told_from_itself_withholds_the_answer() -> None:
+    spec = make_spec(arms={**make_spec().model_dump()["arms"], "repeat": [{"sft": "replies/value_reason"}]}, added=["repeat"])
+    same = report(spec, plant(effects={**EFFECTS, "repeat": EFFECTS["value"]}))
+    assert gate(same, "repeat covers zero").passed is True
+    assert same.answer.verdict == "yes"
+    other = report(spec, plant(effects={**EFFECTS, "repeat": EFFECTS["value"] + 1.0}))
+    assert gate(other, "repeat covers zero").passed is False
+    assert "differs from itself by +1.0" in gate(other, "repeat covers zero").says
+    assert other.answer.verdict == "withheld"
+
+
+def test_action_that_is_bought_withholds_the_answer() -> None:
+    rows = []
+    for one in plant():
+        turned = (one.arm, one.evaluation) == ("value", "goals")
+        rows.append(one.model_copy(update={"margin": -(one.margin or 0)}) if turned else one)
+    found = report(rows=rows)
+    one = gate(found, "action is not bought")
+    assert one.passed is False
+    assert "(value) in 0%" in one.says
+    assert found.answer.verdict == "withheld"
+
+
+def text_rows(parsed: float, harm: float, arms: Sequence[str] = ("value", "filler", "start")) -> list[Outcome]:
+    rows = []
+    for arm in arms:
+        for number in range(20):
+            read = number < 20 * parsed
+            rows.append(
+                row(
+                    arm, 0 if arm == "start" else 1, "honeypots", "far", f"far-{number:02}", None, reading="text",
+                    harm=float(number < 20 * harm) if read else None, acted=1.0 if read else None, status="ok" if read else "invalid",
+                )
+            )  # fmt: skip
+    return rows
+
+
+def text_spec(**parts: Any) -> StudySpec:
+    primary = contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O", reading="text", measure="harm")
+    return make_spec(primary=primary, contrasts=[], evaluations=[{"honeypots": {"reading": "text"}}], seeds=[1], **parts)
+
+
+@pytest.mark.parametrize(("parsed", "passed"), [(1.0, True), (0.9, True), (0.85, False)])
+def test_text_that_names_no_option_fails_the_format(parsed: float, passed: bool) -> None:
+    one = gate(report(text_spec(), text_rows(parsed, 0.5)), "the format holds")
+    assert one.passed is passed
+    assert f"{parsed:.0%} names an option" in one.says
+
+
+def test_released_model_that_misses_its_rate_is_said_on_top() -> None:
+    expect = [{"arm": "value", "rate": 0.5, "within": 0.1, "splits": ["far"]}]
+    hit, miss = (report(text_spec(expect=expect), text_rows(1.0, harm)) for harm in (0.45, 0.8))
+    assert gate(hit, "value reproduces its published rate").passed is True
+    assert gate(miss, "value reproduces its published rate").passed is False
+    assert miss.notes[0].startswith("Not reproduced: Published: 50.0%; measured here: 80.0% of 20 readings")
+    assert not any(note.startswith("Not reproduced") for note in hit.notes)

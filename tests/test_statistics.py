@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped,unused-ignore]
 
 from teachwhy import statistics as sut
-from teachwhy.study.analysis import detectable
+from teachwhy.study.estimates import detectable
 
 Floats = NDArray[np.float64]
 

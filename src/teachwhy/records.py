@@ -244,6 +244,10 @@ class Primary(Record):
     smallest_detectable: float | None
     p: float | None
     """None under 5 seeds."""
+    excluded: float | None = None
+    """Smallest margin that two one-sided tests at 5 % would pass: differences beyond it, to either side, are excluded. None under 5 seeds."""
+    equivalence: float | None = None
+    """The margin that was named in the plan."""
 
 
 class ArmSummary(Record):
@@ -294,8 +298,8 @@ class CellSummary(Record):
 class Answer(Record):
     """What may be said."""
 
-    verdict: Literal["yes", "hint", "no_difference_seen", "opposite", "withheld"]
-    """`hint`: the interval leaves out zero, on either side, but the seeds are too few for a test."""
+    verdict: Literal["yes", "hint", "equivalent", "no_difference_seen", "opposite", "withheld"]
+    """`equivalent`: no difference was seen, and one beyond the margin named in the plan is excluded. `hint`: the interval leaves out zero, on either side, but the seeds are too few for a test."""
     sentence: str
 
 

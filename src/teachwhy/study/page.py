@@ -80,6 +80,7 @@ ABOUT = (
 _VERDICTS: dict[str, tuple[CalloutKind, str]] = {
     "yes": ("answer", "Answer"),
     "hint": ("finding", "A hint"),
+    "equivalent": ("answer", "Answer: as good as no difference"),
     "no_difference_seen": ("finding", "Answer: no difference seen"),
     "opposite": ("finding", "Answer: the opposite"),
     "withheld": ("withheld", "Answer withheld"),

@@ -161,6 +161,21 @@ class Primary(Comparison):
     """... when it holds zero."""
     opposite: str
     """... when it is on the other side."""
+    equivalence: float | None = Field(None, gt=0)
+    """A difference, in the measure's unit, that would be as good as none: where larger ones are excluded, the answer says so."""
+
+
+class Expect(Record):
+    """A published rate that an arm from outside must show here, too, before much is made of it."""
+
+    arm: str
+    evaluation: str = "honeypots"
+    reading: ChoiceReading = "text"
+    splits: tuple[str, ...] = ("near", "far")
+    rate: float = Field(ge=0, le=1)
+    """Of harm."""
+    within: float = Field(gt=0, le=1)
+    """Allowed to either side."""
 
 
 class StudySpec(Record):
@@ -184,6 +199,7 @@ class StudySpec(Record):
     evaluations: tuple[Evaluation, ...] = Field(min_length=1)
     primary: Primary
     contrasts: tuple[Comparison, ...] = ()
+    expect: tuple[Expect, ...] = ()
     split_labels: dict[str, str] = {}
     """Split -> its words on the page, in the page's order."""
     against_bare: str = ""
@@ -245,6 +261,9 @@ class StudySpec(Record):
                 raise ValueError(f"the contrast {contrast.name!r}: a text has no margin; write measure: harm")
             if len(contrast.plus) != len(contrast.minus):
                 raise ValueError(f"the contrast {contrast.name!r} must add as many arms as it subtracts, or the start does not cancel")
+        for wanted in self.expect:
+            if wanted.arm not in self.names or (wanted.evaluation, wanted.reading) not in held:
+                raise ValueError(f"expect: the study has no arm {wanted.arm!r} with {wanted.evaluation!r} read as {wanted.reading!r}")
         known = {contrast.name for contrast in (self.primary, *self.contrasts)}
         for name in (self.against_bare, self.against_filler):
             if name and name not in known:

@@ -1,0 +1,158 @@
+"""Estimates: contrasts with their intervals, the interaction of near and far, what a plan could have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from teachwhy import comparisons, statistics
+from teachwhy.outcomes import ContrastTable, Selection, contrast_table
+from teachwhy.records import CellSummary, Contrast, Outcome, Primary
+from teachwhy.study import schema
+
+
+class Study(NamedTuple):
+    """A study and what came out."""
+
+    spec: schema.StudySpec
+    rows: Sequence[Outcome]
+    cells: Sequence[CellSummary]
+
+    @property
+    def arms(self) -> list[str]:
+        """All arms, the start first."""
+        return self.spec.names
+
+
+def all_contrasts(spec: schema.StudySpec) -> list[schema.Comparison]:
+    """The primary first, then the named ones, then the primary on each of its splits."""
+    primary = schema.Comparison.model_validate(spec.primary.model_dump(include=set(schema.Comparison.model_fields)))
+    each = [primary.model_copy(update={"splits": (split,)}) for split in primary.splits] if len(primary.splits) > 1 else []
+    return [primary, *spec.contrasts, *each]
+
+
+def select(wanted: schema.Comparison) -> Selection:
+    """The outcomes that a contrast is about."""
+    return Selection(wanted.evaluation, wanted.splits, reading=wanted.reading, measure=wanted.measure)
+
+
+def unit_of(wanted: schema.Comparison) -> str:
+    """Of a contrast's numbers."""
+    return "nats" if wanted.measure == "margin" else "probability of harm"
+
+
+def estimate_contrast(study: Study, wanted: schema.Comparison, *, exploratory: bool) -> Contrast | None:
+    """One contrast with its interval, seeds and scenarios crossed; None where fewer than two scenarios were read."""
+    selection = select(wanted)
+    found = estimate_interval(contrast_table(study.rows, selection, wanted.plus, wanted.minus, study.spec.seeds), wanted.splits)
+    if found is None:
+        return None
+    return Contrast(
+        name=wanted.name,
+        a=wanted.plus,
+        b=wanted.minus,
+        evaluation=wanted.evaluation,
+        split=" + ".join(wanted.splits),
+        reading=wanted.reading,
+        unit=unit_of(wanted),
+        difference=found.estimate,
+        low=found.low,
+        high=found.high,
+        n_scenarios=found.n_scenarios,
+        n_seeds=found.n_seeds,
+        n_families=found.n_families,
+        seed_values=found.seed_values,
+        p=found.p,
+        exploratory=exploratory,
+    )
+
+
+def estimate_interval(table: ContrastTable, splits: Sequence[str], level: float = 0.95) -> statistics.CrossedInterval | None:
+    """Seeds and scenarios crossed; where families never trained are among the scenarios, counted by families, too.
+
+    None where fewer than two scenarios were read.
+    """
+    if table.values.shape[1] < 2:
+        return None
+    families = table.families if "far" in splits and len(set(table.families)) > 1 else ()
+    return statistics.crossed_interval(table.values, level, families=families)
+
+
+def estimate_primary(study: Study, contrast: Contrast) -> Primary:
+    """The primary contrast with the smallest true difference that this many seeds and scenarios find in 80 % of studies."""
+    wanted = study.spec.primary
+    table = contrast_table(study.rows, select(wanted), wanted.plus, wanted.minus, study.spec.seeds)
+    found = estimate_interval(table, wanted.splits)
+    assert found is not None, "a contrast that was estimated has its interval"  # noqa: S101
+
+    def interval_at(level: float) -> statistics.CrossedInterval:
+        at = estimate_interval(table, wanted.splits, level)
+        assert at is not None  # noqa: S101
+        return at
+
+    shown = comparisons.equivalence(interval_at, wanted.equivalence or 1.0)  # what is excluded does not depend on the margin
+    return Primary(
+        estimand=f"change of {'margin (nats)' if wanted.measure == 'margin' else 'harm (probability)'} from the start, by the reading "
+        f"{wanted.reading}, paired by scenario and seed",
+        contrast=contrast.name,
+        difference=contrast.difference,
+        low=contrast.low,
+        high=contrast.high,
+        n_scenarios=contrast.n_scenarios,
+        n_seeds=contrast.n_seeds,
+        n_families=contrast.n_families,
+        seed_sd=found.seed_sd,
+        smallest_detectable=detectable(found),
+        p=contrast.p,
+        excluded=shown.excluded if contrast.n_seeds >= statistics.MIN_SEEDS_FOR_P else None,
+        equivalence=wanted.equivalence,
+    )
+
+
+def estimate_interaction(study: Study) -> Contrast | None:
+    """The primary contrast on near scenarios less that on far ones: "near but not far" is an interaction and is tested as one."""
+    wanted = study.spec.primary
+    tables = []
+    for split in ("near", "far"):
+        selection = select(wanted)._replace(splits=(split,))
+        tables.append(contrast_table(study.rows, selection, wanted.plus, wanted.minus, study.spec.seeds))
+    near, far = tables
+    if min(near.values.shape[1], far.values.shape[1]) < 2:
+        return None
+    families = far.families if len(set(far.families)) > 1 else ()
+    found = comparisons.crossed_difference(near.values, far.values, other_families=families)
+    return Contrast(
+        name=f"{wanted.name}: near less far",
+        a=wanted.plus,
+        b=wanted.minus,
+        evaluation=wanted.evaluation,
+        split="near - far",
+        reading=wanted.reading,
+        unit=unit_of(wanted),
+        difference=found.estimate,
+        low=found.low,
+        high=found.high,
+        n_scenarios=found.n_one + found.n_other,
+        n_seeds=found.n_seeds,
+        n_families=found.n_other_families,
+        seed_values=found.seed_values,
+        p=found.p,
+    )
+
+
+def detectable(found: statistics.CrossedInterval) -> float:
+    """Smallest true difference, in the unit of the values, that 80 % of such studies find, from the variances that were seen; with one
+    seed, of that seed alone.
+
+    With scenarios as the units and, where they were counted by families, with families (their size as in `suggest_sizes`): the larger
+    of the two, since the interval is never narrower than either. Simulated power of the interval there: 77 to 82 %.
+    """
+    variances = found.variances or statistics.Variances(0.0, 0.0, 0.0)
+    sizes = []
+    for n_units, error in ((found.n_scenarios, found.scenario_error), (found.n_families, found.family_error)):
+        if error is not None:
+            residual = variances.residual * n_units / found.n_scenarios
+            unit = max(0.0, n_units * error**2 - residual / found.n_seeds)
+            sds = (variances.seed**0.5, unit**0.5, residual**0.5)
+            sizes.append(statistics.smallest_detectable(*sds, found.n_seeds, n_units))
+    return max(sizes)
