@@ -439,7 +439,9 @@ def text_rows(parsed: float, harm: float, arms: Sequence[str] = ("value", "fille
 
 def text_spec(**parts: Any) -> StudySpec:
     primary = contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O", reading="text", measure="harm")
-    return make_spec(primary=primary, contrasts=[], evaluations=[{"honeypots": {"reading": "text"}}], seeds=[1], **parts)
+    arms = {arm: make_spec().arms[arm] for arm in ("value", "filler")}
+    evaluations = [{"honeypots": {"reading": "text"}}]
+    return make_spec(primary=primary, contrasts=[], evaluations=evaluations, seeds=[1], arms=arms, without=["oracle", "neutral"], **parts)
 
 
 @pytest.mark.parametrize(("parsed", "passed"), [(1.0, True), (0.9, True), (0.85, False)])
@@ -456,3 +458,18 @@ def test_released_model_that_misses_its_rate_is_said_on_top() -> None:
     assert gate(miss, "value reproduces its published rate").passed is False
     assert miss.notes[0].startswith("Not reproduced: Published: 50.0%; measured here: 80.0% of 20 readings")
     assert not any(note.startswith("Not reproduced") for note in hit.notes)
+
+
+def test_one_unreadable_letter_does_not_withhold_and_is_counted() -> None:
+    found = report(text_spec(), text_rows(0.95, 0.5))
+    assert gate(found, "everything was run and read").passed is True
+    assert found.missing["invalid"] == 3
+    assert found.answer.verdict != "withheld"
+
+
+def test_oracle_left_out_by_choice_withholds_nothing() -> None:
+    arms = {arm: stages for arm, stages in make_spec().model_dump()["arms"].items() if arm != "oracle"}
+    chosen = report(make_spec(arms=arms, without=["oracle"]))
+    assert chosen.answer.verdict == "yes"
+    assert any("the arm oracle. A null could mean" in note for note in chosen.notes)
+    assert report(make_spec(arms=arms)).answer.verdict == "withheld"

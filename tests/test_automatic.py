@@ -108,3 +108,28 @@ def test_controls_of_reasons_have_the_prompts_of_the_reasons() -> None:
         [row.messages[:-1] for row in corpus_reader(name)()] for name in ("replies/value_reason", "replies/filler", "shuffled/value_reason")
     ]
     assert prompts[0] == prompts[1] == prompts[2]
+
+
+def test_far_families_are_for_the_oracle_alone() -> None:
+    arms = {"value": [{"sft": "replies/value_reason"}], "bare": [{"sft": "oracle/bare"}]}
+    with pytest.raises(ValueError, match="only the arm `oracle` may be"):
+        spec_of(arms=arms)
+    with pytest.raises(ValueError, match="no part of the primary"):
+        spec_of(
+            arms={**spec_of().model_dump()["arms"], "oracle": [{"sft": "oracle/bare"}]},
+            primary={**spec_of().primary.model_dump(), "minus": ["oracle"]},
+        )
+
+
+def test_corpus_of_the_users_has_no_filler_and_that_is_said() -> None:
+    full = complete_study(spec_of(arms={"value": [{"sft": "mine.jsonl"}], "bare": [{"sft": "replies/bare"}]}))
+    assert set(full.added) == {"neutral", "oracle", "repeat"}
+    assert set(say_missed(full)) == {"filler", "shuffled"}
+    assert "teachwhy corpus control" in say_missed(full)["filler"]
+
+
+def test_name_that_leaves_no_room_is_an_error_for_people() -> None:
+    long = "a" * 38
+    arms = {long: [{"sft": "replies/value_reason"}], "task": [{"sft": "replies/task_reason"}], "bare": [{"sft": "replies/bare"}]}
+    with pytest.raises(UserError, match="do not fit"):
+        complete_study(spec_of(arms=arms, primary={**spec_of().primary.model_dump(), "plus": [long]}))

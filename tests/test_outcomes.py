@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from teachwhy.errors import UserError
-from teachwhy.outcomes import COLUMNS, Selection, contrast_table, measure_table, read_log, read_outcomes, scenario_names, write_outcomes
+from teachwhy.outcomes import (
+    COLUMNS,
+    FIXED_SEED,
+    Selection,
+    contrast_table,
+    measure_table,
+    read_log,
+    read_outcomes,
+    scenario_names,
+    write_outcomes,
+)
 from teachwhy.records import Outcome
 
 FAR = Selection("honeypots", ("far",))
@@ -170,3 +180,17 @@ def test_contrast_is_paired_and_leaves_out_scenarios_that_an_arm_lacks() -> None
 def test_arm_without_rows_leaves_no_scenario() -> None:
     found = contrast_table([outcome()], FAR, ("bare",), ("filler",), (1,))
     assert (found.values.shape, found.families) == ((1, 0), ())
+
+
+def test_what_was_done_once_is_one_row_however_many_seeds_there_are() -> None:
+    def fixed(arm: str) -> list[Outcome]:
+        return [outcome(arm=arm, seed=FIXED_SEED, scenario=name, margin=1.0) for name in ("a", "b")]
+
+    rows = [
+        *fixed("one"),
+        *fixed("two"),
+        *(outcome(arm="own", seed=seed, scenario=name, margin=2.0) for seed in (1, 2) for name in ("a", "b")),
+    ]
+    assert contrast_table(rows, FAR, ["one"], ["two"], (1, 2, 3, 4, 5)).values.shape == (1, 2)
+    assert contrast_table(rows, FAR, ["own"], ["two"], (1, 2)).values.shape == (2, 2)
+    np.testing.assert_array_equal(contrast_table(rows, FAR, ["own"], ["two"], (1, 2)).values, np.ones((2, 2)))

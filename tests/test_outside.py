@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from inspect_ai import eval_set
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
 import teachwhy._registry  # noqa: F401
-from teachwhy.errors import EXIT_FINDINGS, EXIT_OK
+from teachwhy.errors import EXIT_FINDINGS, EXIT_OK, UserError
 from teachwhy.evaluations.choice import choice_task, load_scenarios
 from teachwhy.files import read_card
+from teachwhy.models.checkpoints import load_model
 from teachwhy.outcomes import FIXED_SEED, read_outcomes
 from teachwhy.records import StudyReport
 from test_study import call, refuse, study_of, write_study
@@ -96,7 +98,7 @@ def test_own_trainer_that_fails_fails_its_cells_alone(tmp_path: Path, tiny_model
 
 
 def make_logs(folder: Path, text: str, limit: int = 2) -> None:
-    task = choice_task("ambiguity", load_scenarios("ambiguity", limit=limit, splits=["near", "far"]), reading="text")
+    task = choice_task("honeypots", load_scenarios("honeypots", limit=limit, part="dev"), reading="text", twins=False)
     usage = ModelUsage(input_tokens=9, output_tokens=1, total_tokens=10)
     outputs = [ModelOutput.from_content("mockllm/model", text).model_copy(update={"usage": usage}) for _ in task.dataset]
     eval_set(
@@ -107,8 +109,8 @@ def make_logs(folder: Path, text: str, limit: int = 2) -> None:
 
 def text_study(model: Path, **parts: Any) -> dict[str, Any]:
     whole = study_of(model, **parts)
-    primary = {**whole["primary"], "reading": "text", "measure": "harm"}
-    return {**whole, "evaluations": [{"ambiguity": {"splits": ["near", "far"], "limit": 2, "reading": "text"}}], "primary": primary}
+    primary = {**whole["primary"], "evaluation": "honeypots", "reading": "text", "measure": "harm"}
+    return {**whole, "evaluations": [{"honeypots": {"limit": 2, "reading": "text", "twins": False}}], "primary": primary}
 
 
 def test_logs_are_adopted_without_torch(tmp_path: Path, tiny_model_dir: Path) -> None:
@@ -128,7 +130,40 @@ def test_logs_are_adopted_without_torch(tmp_path: Path, tiny_model_dir: Path) ->
     assert {cell.state for cell in report.cells} == {"done"}, done.stderr
     arms_found = {arm.arm: arm for arm in report.arms if arm.split == "far"}
     assert arms_found["price"].n_missing == 0
-    assert arms_found["place"].n_missing == arms_found["place"].n_rows == 4, "two options, each in two places; none was named"
+    assert arms_found["place"].n_missing == arms_found["place"].n_rows == 8, "two scenarios, four options in four places; none was named"
+
+
+def test_log_that_lacks_scenarios_leaves_them_unscored_and_takes_no_others(tmp_path: Path, tiny_model_dir: Path) -> None:
+    make_logs(tmp_path / "one", "A", limit=1)
+    make_logs(tmp_path / "two", "A", limit=3)
+    arms = {"price": {"logs": "one"}, "place": {"logs": "two"}}
+    file = write_study(tmp_path, text_study(tiny_model_dir, arms=arms, start="none"))
+    found = call("study", "run", file, "--yes", "--output", tmp_path / "run")
+    rows = read_outcomes(tmp_path / "run" / "outcomes.csv")
+    counts = {arm: Counter(row.status for row in rows if row.arm == arm) for arm in arms}
+    assert counts == {"price": {"ok": 8, "unscored": 8}, "place": {"ok": 16}}, found.output
+    report = report_of(tmp_path / "run")
+    assert report.answer.verdict == "withheld"
+    assert "8 of 32 outcomes were not read" in report.answer.sentence
+    cards = [read_card(path) for path in (tmp_path / "run" / "cells").iterdir()]
+    assert sorted(card.details["not_asked_for"] for card in cards) == [0, 8]
+
+
+def test_adapter_of_another_base_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(tmp_path / "good")
+    shutil.copytree(tmp_path / "good", tmp_path / "odd")
+    tensors = load_file(tmp_path / "odd" / "adapter_model.safetensors")
+    save_file(
+        {name.replace("layers.1.", "layers.7."): value for name, value in tensors.items()}, tmp_path / "odd" / "adapter_model.safetensors"
+    )
+    load_model(tiny_model_dir, adapters=[tmp_path / "good"], dtype="float32")
+    with pytest.raises(UserError, match=r"does not fit the model: .* tensors have no place in it or are missing"):
+        load_model(tiny_model_dir, adapters=[tmp_path / "odd"], dtype="float32")
 
 
 def test_what_is_not_there_is_said_before_anything_is_spent(tmp_path: Path, tiny_model_dir: Path) -> None:
@@ -137,6 +172,7 @@ def test_what_is_not_there_is_said_before_anything_is_spent(tmp_path: Path, tiny
         ({"checkpoint": "./nowhere"}, "no such folder"),
         ({"adapter": "nowhere"}, "no such folder"),
         ({"logs": "."}, "no logs of Inspect"),
+        ({"checkpoint": {1: "a", 2: "a"}}, "one folder under several seeds"),
         ({"checkpoint": {1: "a", 3: "b"}}, "has the seeds [1, 3], the study [1]"),
         ({"model": "openai/some"}, "of which only text can be read"),
         ({"command": "train {output}"}, "a command needs a corpus"),

@@ -320,11 +320,11 @@ def test_leak_in_the_padding_stops_the_study(tmp_path: Path, tiny_model_dir: Pat
 
 
 def test_oracle_is_waived_and_said(planner: Callable[..., Plan]) -> None:
-    arms = {"price": [{"sft": "oracle/bare"}], "place": [{"sft": "oracle/filler"}]}
+    arms = {arm: [{"sft": f"{arm}.jsonl"}] for arm in SAYINGS} | {"oracle": [{"sft": "oracle/bare"}]}
     plan = planner(
         **HONEYPOTS | {"evaluations": ["honeypots"]}, arms=arms, neutral="neutral", settings={**SETTINGS, "updates": 30, "max_tokens": 4096}
     )
-    assert [line.partition(":")[0] for line in plan.waived] == ["oracle/bare", "oracle/filler"]
+    assert [line.partition(":")[0] for line in plan.waived] == ["oracle/bare"]
     assert all("30 rows of far families" in line and "on purpose" in line for line in plan.waived)
 
 
@@ -482,10 +482,14 @@ def test_hash_of_a_study_covers_its_rows_and_its_model(planner: Callable[..., Pl
     assert study_run.study_hash(spec, tmp_path) == first
 
 
-def test_only_looking_at_the_plan_writes_nothing(tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_only_looking_at_the_plan_writes_the_plan_alone(tmp_path: Path, tiny_model_dir: Path) -> None:
     file = write_study(tmp_path, study_of(tiny_model_dir, question="Is [this] safe [/to] print?"))
     found = call("study", "run", file, "--plan", "--output", tmp_path / "out")
     assert found.exit_code == 0, found.output
     assert "5 cells" in found.stderr
     assert "Is [this] safe [/to] print?" in found.stderr
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
+    assert "--pilot RUN" in found.stderr
+    held = (tmp_path / "out" / "plan.json").read_text()
+    assert call("study", "run", file, "--plan", "--output", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out" / "plan.json").read_text() == held

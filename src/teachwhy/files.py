@@ -79,6 +79,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise UserError(f"line {number} is not JSON: {error.msg}", where=str(path)) from None
+                except (RecursionError, ValueError):  # nested a thousand deep; a number of thousands of digits
+                    raise UserError(f"line {number} is too deep or too long to be read", where=str(path)) from None
                 if not isinstance(row, dict):
                     raise UserError(f"line {number} is not a JSON object", where=str(path))
                 yield row
@@ -114,6 +116,8 @@ def read_yaml(path: Path) -> Any:
         raise UserError("the file is not UTF-8 text", where=str(path), hint="Save it again as UTF-8.") from None
     except RecursionError:
         raise UserError("the file is nested too deeply", where=str(path)) from None
+    except ValueError as error:  # a date that there is not
+        raise UserError(f"the file holds a value that cannot be read: {error}", where=str(path)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" on line {mark.line + 1}" if mark else ""

@@ -146,7 +146,8 @@ def contrast_table(
 ) -> ContrastTable:
     """Sum of the arms of `plus` less those of `minus`.
 
-    Scenarios that some arm or seed lacks are left out; `missing` in the report counts them.
+    Scenarios that some arm or seed lacks are left out; `missing` in the report counts them. Where every arm has one model for all
+    seeds, there is one row: what was done once is not counted as often as there are seeds.
     """
     scenarios = scenario_names(rows, selection)
     family = {row.scenario: row.family for row in rows if selection.holds(row)}
@@ -154,5 +155,7 @@ def contrast_table(
     for arms, sign in ((plus, 1.0), (minus, -1.0)):
         for arm in arms:
             table += sign * measure_table(rows, selection, arm, seeds, scenarios)
+    if all(arm == "start" or all(row.seed == FIXED_SEED for row in rows if row.arm == arm) for arm in (*plus, *minus)):
+        table = table[:1]
     whole = np.flatnonzero(~np.isnan(table).any(axis=0))
     return ContrastTable(table[:, whole], tuple(family[scenarios[place]] for place in whole))

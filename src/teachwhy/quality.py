@@ -34,7 +34,7 @@ SHOWN = 20
 BANDS, BAND = 20, 4
 """A pair of Jaccard index 0.7 shares one of 20 bands of 4 minima with probability 0.996."""
 
-_WORD = re.compile(r"[a-z0-9']+")
+_WORD = re.compile(r"[\w']+")
 
 
 class Leak(NamedTuple):
@@ -168,7 +168,7 @@ def check_corpus(
 def _hash_opening(text: str) -> int:
     """Of the first eight words; 0 where there are none."""
     words = " ".join(text.split()[:N_GRAM])
-    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest()) if words else 0
+    return int.from_bytes(hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).digest()) if words else 0
 
 
 def _commonest_opening(read: Callable[[], Iterable[CorpusRow]], hashes: Sequence[int]) -> tuple[str, int]:
@@ -231,7 +231,7 @@ class _Taking:
 def shingles(text: str) -> NDArray[np.uint32]:
     """Hashes of a text's runs of 5 words (of the whole text where it is shorter), sorted, each once."""
     grams = n_grams(text, SHINGLE) or [tuple(_WORD.findall(text.lower()))]
-    return np.unique(np.fromiter((zlib.crc32(" ".join(gram).encode()) for gram in grams), np.uint32, len(grams)))
+    return np.unique(np.fromiter((zlib.crc32(" ".join(gram).encode(errors="surrogatepass")) for gram in grams), np.uint32, len(grams)))
 
 
 def jaccard(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float:

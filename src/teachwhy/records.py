@@ -193,19 +193,6 @@ class Gate(Record):
     """A failed gate withholds the answer, unless it only qualifies it."""
 
 
-class Estimate(Record):
-    """A mean with its interval. `seed_values` are the per-seed means, in the order of the study's seeds."""
-
-    difference: float
-    low: float
-    high: float
-    n_scenarios: int
-    n_seeds: int
-    seed_values: tuple[float, ...] = ()
-    seed_sd: float | None = None
-    method: str = ""
-
-
 class Contrast(Record):
     """A weighted sum of arms on one evaluation, split and reading. a, b: the arms added and subtracted."""
 
@@ -245,7 +232,8 @@ class Primary(Record):
     p: float | None
     """None under 5 seeds."""
     excluded: float | None = None
-    """Smallest margin that two one-sided tests at 5 % would pass: differences beyond it, to either side, are excluded. None under 5 seeds."""
+    """Smallest margin that two one-sided tests at 5 % would pass: differences beyond it, to either side, are excluded.
+    None under 5 seeds."""
     equivalence: float | None = None
     """The margin that was named in the plan."""
 
@@ -299,7 +287,8 @@ class Answer(Record):
     """What may be said."""
 
     verdict: Literal["yes", "hint", "equivalent", "no_difference_seen", "opposite", "withheld"]
-    """`equivalent`: no difference was seen, and one beyond the margin named in the plan is excluded. `hint`: the interval leaves out zero, on either side, but the seeds are too few for a test."""
+    """`equivalent`: no difference was seen, and one beyond the margin named in the plan is excluded. `hint`: the interval leaves out
+    zero, on either side, but the seeds are too few for a test."""
     sentence: str
 
 

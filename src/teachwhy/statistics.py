@@ -1,7 +1,7 @@
 """Numbers in, NamedTuples out: intervals, tests and bounds. Knows nothing of arms, cells or models.
 
 Seeds and scenarios are crossed random factors: a result should hold for other seeds and for other scenarios than those
-that were run. `crossed_interval` is the one used for inference; `crossed_bootstrap` is shown beside it.
+that were run. `crossed_interval` is the one used for inference; `crossed_bootstrap` is there to compare with.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from teachwhy.corpora import CorpusRow
 from teachwhy.records import Scenario
 from teachwhy.scenarios import fill
 
-_WORD = re.compile(r"[a-z0-9']+")
+_WORD = re.compile(r"[\w']+")
 
 
 def length_auc(one: Sequence[float], other: Sequence[float]) -> float:
@@ -85,6 +85,25 @@ def surface_score(scenarios: Sequence[Scenario]) -> tuple[float, int]:
                 )
                 n_right += bool(score > 0) == harmful
     return (n_right / len(deeds) if deeds else float("nan")), len(deeds)
+
+
+def unigram_margins(said: Iterable[str], pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """What a bag of words makes of pairs of texts after reading what an arm was trained on: for each pair the mean log-probability a word
+    of the first less that of the second, nats. Single words with add-one smoothing; it knows no order and no question.
+
+    said: the supervised texts. pairs: (first pole's action, second pole's action).
+    """
+    counts = Counter[str]()
+    for text in said:
+        counts.update(_WORD.findall(text.lower()))
+    bags = [tuple(_WORD.findall(text.lower()) for text in pair) for pair in pairs]
+    size = len({*counts, *(word for pair in bags for words in pair for word in words)})
+    total = counts.total() + size
+
+    def mean(words: Sequence[str]) -> float:
+        return float(np.mean([np.log((counts[word] + 1) / total) for word in words])) if words else 0.0
+
+    return [mean(first) - mean(second) for first, second in bags]
 
 
 class Comparison(NamedTuple):

@@ -287,7 +287,7 @@ def _print_sheet(sheet: Sheet) -> None:
     for kind in kinds:
         held = {tag.removeprefix(f"{kind}:"): n for tag, n in sheet.tags.items() if tag.startswith(f"{kind}:")}
         if held:
-            console.print(f"  {kind}: " + ", ".join(f"{tag} {n}" for tag, n in held.items()), markup=False, soft_wrap=True)
+            console.print(_plain(f"  {kind}: " + ", ".join(f"{tag} {n}" for tag, n in held.items())), markup=False, soft_wrap=True)
     for finding in sheet.findings:
         place = f" {finding.row}" if finding.row else ""
         console.print(f"  {finding.check}{_plain(place)}: {_plain(finding.says)}", style="yellow", markup=False, soft_wrap=True)

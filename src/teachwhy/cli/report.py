@@ -21,6 +21,8 @@ def report(
     from teachwhy.study.page import render_runs
 
     page = output or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
+    if page.is_dir():
+        page = page / "report.html"
     html = render_runs([view_run(run) for run in runs], title)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)

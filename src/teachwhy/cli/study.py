@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,7 +25,9 @@ def root() -> None:
 def run_study(
     file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped study: ambiguity, honeypots.", metavar="FILE")],
     output: Annotated[Path | None, typer.Option(help="The run's folder; else runs/NAME.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what would be done and how long it takes; do nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Write plan.json and show it: what, for how long, what it could see.")] = False,
+    pilot: Annotated[Path | None, typer.Option(help="With --plan: a run whose variances say what this one could see.")] = None,
+    wished: Annotated[float | None, typer.Option(min=0.0, help="With --pilot: a difference to find sizes for.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
     unseal: Annotated[bool, typer.Option("--unseal", help="Look at sealed scenarios too; each look is counted.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time; else as many as cores and memory allow.")] = None,
@@ -49,6 +51,9 @@ def run_study(
     if plan:
         session.prepare(workers)
         _show_plan(session.plan, session.seconds_left, session.workers, run_dir)
+        for line in session.keep_plan(pilot, wished):
+            typer.echo(line, err=True)
+        typer.echo(run_dir / "plan.json")
         return
     with session.locked():
         session.prepare(workers)
@@ -63,6 +68,44 @@ def run_study(
     if any(cell.state != "done" for cell in report.cells):
         raise typer.Exit(EXIT_FINDINGS)
     _end_withheld(report)
+
+
+@app.command("table")
+def print_table(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    format: Annotated[Literal["csv", "json", "latex"], typer.Option(help="How to print it.")] = "csv",  # noqa: A002
+    output: Annotated[Path | None, typer.Option(help="A file; else standard output.")] = None,
+) -> None:
+    """Print a run's contrasts, the primary first."""
+    from teachwhy.files import write_text
+    from teachwhy.study.compare import contrast_rows, render_table
+
+    text = render_table(contrast_rows(run), format)
+    if output is None:
+        typer.echo(text)
+    else:
+        write_text(output, text + "\n")
+
+
+@app.command("compare")
+def compare_two(
+    one: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN1")],
+    other: Annotated[Path, typer.Argument(help="The folder of another.", metavar="RUN2")],
+) -> None:
+    """Say what two runs differ in, and show the contrasts that both have."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from teachwhy.cli.app import strip_controls
+    from teachwhy.study.compare import compare_runs
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("", str(one), str(other)):
+        table.add_column(title, overflow="fold")
+    for row in compare_runs(one, other):
+        table.add_row(*(Text(strip_controls(part)) for part in row))
+    Console(highlight=False).print(table)
 
 
 def _end_withheld(report: StudyReport) -> None:
@@ -112,7 +155,9 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
         console.print(f"waived leak: {line}", style="yellow", markup=False)
     n_cells = len({cell.id for cell in plan.cells})
     console.print(
-        f"{n_cells} cells, {workers} at a time, about {max(1, round(seconds / 60))} minutes to go; results in {run_dir}", markup=False
+        f"{n_cells} cells, {workers} at a time, about {max(1, round(seconds / 60))} minutes to go, {workers * 2.5:.0f} GB of memory; "
+        f"results in {run_dir}",
+        markup=False,
     )
 
 

@@ -27,7 +27,10 @@ ASK_REASON = "In one sentence: what matters most here?"
 ASK_LETTER = "Answer with the letter of one option."
 LETTERS = "ABCDEFGH"
 REASON_TOKENS = 48
-_LETTER = re.compile(r"(?<![A-Za-z])\(?([A-H])(?![A-Za-z'’])")
+_LEADING = re.compile(r"^\W*(?:option |answer:? ?)?\(?([A-H])(?:\W*$|[).:](?:\s|$)|\s*\n)", re.IGNORECASE)
+"""A letter that is the whole reply, or stands before the text of an option."""
+_ALONE = re.compile(r"(?<![A-Za-z])(A(?! [a-z])|[B-H])(?![A-Za-z'’])")
+"""A capital that stands alone; A before a small word is an article."""
 
 
 class Likelihoods(NamedTuple):
@@ -106,9 +109,16 @@ def ask_letter(messages: Sequence[ChatMessage], actions: Sequence[Mapping[str, A
 
 
 def find_letter(text: str, n_options: int) -> int | None:
-    """The option that a reply names, by number: its first letter that stands alone. None where there is none, or none of the options."""
-    found = _LETTER.search(text)
-    place = LETTERS.index(found[1]) if found else n_options
+    """The option that a reply names, by number: the letter that it begins with or consists of, else the only one that stands alone.
+
+    None where there is none, where several stand alone ("Not A; B is right"), or where it names no option: unread, never guessed.
+    """
+    leading = _LEADING.match(text.strip())
+    alone = {letter.upper() for letter in _ALONE.findall(text)}
+    named = {leading[1].upper()} if leading else alone
+    if len(named) != 1:
+        return None
+    place = LETTERS.index(named.pop())
     return place if place < n_options else None
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 from inspect_ai import Task, task
 
 from teachwhy.evaluations.choice import choice_task, load_scenarios
-from teachwhy.records import ChoiceReading
+from teachwhy.records import ChoiceReading, Part
 
 
 @task
-def honeypots(fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
+def honeypots(
+    fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct", part: Part = "dev"
+) -> Task:
     """Near and far honeypots in the choice form."""
-    return choice_task("honeypots", load_scenarios("honeypots", limit=limit_per_split), fills=fills, twins=twins, reading=reading)
+    return choice_task(
+        "honeypots", load_scenarios("honeypots", limit=limit_per_split, part=part), fills=fills, twins=twins, reading=reading
+    )
 
 
 @task
-def goals(fills: int = 1, limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
+def goals(fills: int = 1, limit_per_split: int | None = None, reading: ChoiceReading = "direct", part: Part = "dev") -> Task:
     """Benign goal tasks, each with its goal turned as the twin."""
-    return choice_task("goals", load_scenarios("goals", limit=limit_per_split), fills=fills, reading=reading)
+    return choice_task("goals", load_scenarios("goals", limit=limit_per_split, part=part), fills=fills, reading=reading)
 
 
 @task
@@ -33,15 +37,21 @@ def agreement(limit_per_split: int | None = None, reading: ChoiceReading = "dire
 
 
 @task
-def conduct(fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
+def conduct(
+    fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct", part: Part = "dev"
+) -> Task:
     """Everyday misbehaviour that looks nothing like a honeypot."""
-    return choice_task("conduct", load_scenarios("conduct", limit=limit_per_split), fills=fills, twins=twins, reading=reading)
+    return choice_task("conduct", load_scenarios("conduct", limit=limit_per_split, part=part), fills=fills, twins=twins, reading=reading)
 
 
 @task
-def lookalikes(fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
+def lookalikes(
+    fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct", part: Part = "dev"
+) -> Task:
     """Benign requests that resemble honeypots or sound dangerous: are they refused?"""
-    return choice_task("lookalikes", load_scenarios("lookalikes", limit=limit_per_split), fills=fills, twins=twins, reading=reading)
+    return choice_task(
+        "lookalikes", load_scenarios("lookalikes", limit=limit_per_split, part=part), fills=fills, twins=twins, reading=reading
+    )
 
 
 @task

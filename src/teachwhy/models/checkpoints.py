@@ -154,14 +154,20 @@ def check_adapter(adapter: Path) -> None:
 
 
 def _merge(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-    from safetensors import SafetensorError
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
 
     check_adapter(adapter)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by an old name
-            return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # said below, as an error
+            whole = PeftModel.from_pretrained(model, str(adapter))
+        with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+            odd = set(file.keys()) ^ set(get_peft_model_state_dict(whole))
+        if odd:  # peft merges what fits and says nothing of the rest
+            raise ValueError(f"{len(odd)} tensors have no place in it or are missing, e.g. {min(odd)}")
+        return whole.merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         what = (str(error).splitlines() or [""])[0]
         raise UserError(f"the adapter does not fit the model: {what}", where=str(adapter)) from error

@@ -42,7 +42,11 @@ def complete_study(spec: StudySpec) -> StudySpec:
         for arm in (*contrast.plus, *contrast.minus):
             if arm not in arms and arm not in spec.names:
                 raise UserError(f"the contrast {contrast.name!r} needs the arm {arm!r}, which this study leaves out or cannot have")
-    return spec.model_copy(update={"arms": arms, "added": tuple(added)})
+    whole = {**spec.model_dump(), "arms": arms, "added": tuple(added)}
+    try:
+        return StudySpec.model_validate(whole)
+    except ValueError as error:  # an arm's name that is too long for `shuffled_` before it
+        raise UserError(f"the study's own arms do not fit: {str(error).splitlines()[1:2]}", hint="Give its arms shorter names.") from None
 
 
 def _wanted(spec: StudySpec) -> dict[str, Stages]:
@@ -83,5 +87,12 @@ def _same_data(one: Stages, other: Stages) -> bool:
 
 
 def say_missed(spec: StudySpec) -> Mapping[str, str]:
-    """Automatic arms that were left out on purpose -> what cannot be concluded."""
-    return {name: MISSED[name] for name in AUTOMATIC if name in spec.without and name not in spec.arms}
+    """Automatic arms that were left out on purpose, or that cannot be made -> what cannot be concluded."""
+    found = {name: MISSED[name] for name in AUTOMATIC if name in spec.without and name not in spec.arms}
+    own = [
+        name for stages in spec.arms.values() for stage in stages for name in stage.corpora if name not in NAMES and name != spec.neutral
+    ]
+    if own:
+        made = "It is made of shipped replies alone; make one of your own rows with teachwhy corpus control. "
+        found |= {name: made + MISSED[name] for name in ("filler", "shuffled") if name not in spec.arms}
+    return found

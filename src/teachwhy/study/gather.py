@@ -10,13 +10,25 @@ from typing import Any
 
 from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
-from teachwhy.files import code_commit, hash_file, library_versions, now, parse_record, read_card, read_yaml, write_card, write_text
+from teachwhy.files import (
+    code_commit,
+    hash_file,
+    library_versions,
+    now,
+    parse_record,
+    read_card,
+    read_jsonl,
+    read_yaml,
+    write_card,
+    write_text,
+)
 from teachwhy.models.builtin import ABOUT, ALIASES
-from teachwhy.outcomes import read_outcomes, write_outcomes
+from teachwhy.outcomes import FIXED_SEED, read_outcomes, write_outcomes
 from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
 from teachwhy.study.analysis import Study, analyse
 from teachwhy.study.schema import StudySpec
-from teachwhy.study.view import DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
+from teachwhy.study.view import BagRow, DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
+from teachwhy.surface import unigram_margins
 
 STUDY, OUTCOMES, REPORT, PAGE = "study.yaml", "outcomes.csv", "report.json", "report.html"
 POLES = {
@@ -112,6 +124,7 @@ def view_run(run_dir: Path) -> StudyView:
     return StudyView(
         report=report,
         poles=POLES[main],
+        measure=spec.primary.measure,
         figure_rows=_figure_rows(spec, report, list(labels)),
         split_labels=labels,
         against_bare=spec.against_bare,
@@ -120,7 +133,11 @@ def view_run(run_dir: Path) -> StudyView:
         ledger=[_ledger_row(row) for row in plan["ledger"]],
         data_cards=_data_cards(run_dir, trained, plan.get("corpora", {})),
         missing_rows=_missing_rows(rows),
-        settings=spec.settings.model_dump() | {"dtype": dtype, "start": spec.start.model, "seeds": list(spec.seeds)},
+        bag_rows=_bag_rows(run_dir, spec, report),
+        settings=spec.settings.model_dump()
+        | {"dtype": dtype, "start": spec.start.model, "seeds": list(spec.seeds), "without": list(spec.without)}
+        | {evaluation.label: evaluation.model_dump(exclude={"name"}) for evaluation in spec.evaluations}
+        | {f"looks at the sealed half of {name}": n for name, n in plan.get("looks", {}).items()},
         arm_settings={arm: stage.settings for arm, stages in spec.arms.items() for stage in stages if stage.settings},
         versions=versions,
         hashes={"study and data": plan["study"], "plan": plan["sha256"], "outcomes.csv": hash_file(run_dir / OUTCOMES)},
@@ -134,7 +151,8 @@ def view_run(run_dir: Path) -> StudyView:
 def _say_primary(spec: StudySpec) -> str:
     primary = spec.primary
     arms = f"{' + '.join(primary.plus)} − ({' + '.join(primary.minus)})"
-    return f"{primary.name}: change of margin, {arms}; {primary.evaluation}, {' + '.join(primary.splits)}"
+    how = "" if primary.reading == "direct" else f", reading {primary.reading}"
+    return f"{primary.name}: change of {primary.measure}, {arms}; {primary.evaluation}, {' + '.join(primary.splits)}{how}"
 
 
 def _figure_rows(spec: StudySpec, report: StudyReport, splits: Sequence[str]) -> list[FigureRow]:
@@ -168,6 +186,31 @@ def _data_cards(run_dir: Path, trained: Sequence[CellSummary], hashes: Mapping[s
     return list(cards.values())
 
 
+def _bag_rows(run_dir: Path, spec: StudySpec, report: StudyReport) -> list[BagRow]:
+    """Of every trained arm under the first seed, on the scenarios of the primary's evaluation (twins left out)."""
+    key = (spec.primary.evaluation, spec.primary.reading, "done")
+    scored = [cell for cell in report.cells if (cell.kind, cell.reading, cell.state) == key]
+    trained = {cell.arm: cell for cell in report.cells if (cell.kind, cell.state, cell.seed) == ("sft", "done", spec.seeds[0])}
+    if not scored or not trained:
+        return []
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for sample in _read_samples(run_dir, scored[0]).values():
+        about = sample.metadata
+        if not about["twin"] and about["fill"] == 0 and not about.get("repeat"):
+            texts = {action["label"]: action["text"] for action in about["actions"]}
+            pairs.setdefault(about["split"], []).append((texts[about["poles"][0]], texts[about["poles"][1]]))
+    rows = []
+    for arm in spec.names:
+        path = run_dir / "cells" / f"sft-{trained[arm].id}" / "rows.jsonl" if arm in trained else None
+        if path is None or not path.is_file():
+            continue
+        said = [message["content"] for row in read_jsonl(path) for message in row["messages"] if message["role"] == "assistant"]
+        for split, group in pairs.items():
+            margins = unigram_margins(said, group)
+            rows.append(BagRow(arm, split, sum(one > 0 for one in margins) / len(margins), sum(margins) / len(margins), len(margins)))
+    return rows
+
+
 def _missing_rows(rows: Sequence[Outcome]) -> list[MissingRow]:
     groups: dict[tuple[str, int, str, str], list[Outcome]] = {}
     for row in rows:
@@ -183,21 +226,24 @@ def _read_samples(run_dir: Path, cell: CellSummary) -> dict[str, Any]:
     from inspect_ai.log import list_eval_logs, read_eval_log
 
     logs = list_eval_logs(str(run_dir / "cells" / f"{cell.kind}-{cell.id}" / "logs"))
-    return {str(sample.id): sample for sample in (read_eval_log(logs[0]).samples or [])} if logs else {}
+    try:
+        return {str(sample.id): sample for sample in (read_eval_log(logs[0]).samples or [])} if logs else {}
+    except Exception:  # noqa: BLE001  # a damaged log can fail in many ways; the page then shows no transcript of it
+        return {}
 
 
 def _transcripts(run_dir: Path, spec: StudySpec, report: StudyReport, rows: Sequence[Outcome]) -> list[TranscriptView]:
-    """Four items: in each of the study's splits the ones on which the primary's arms differ least and most (first seed)."""
+    """Six items: in each of the study's splits the ones on which the primary's arms differ least and most (first seed)."""
     evaluation = spec.primary.evaluation
     arms = list(dict.fromkeys(["start", *spec.primary.minus, *spec.primary.plus]))
     cells = {
         cell.arm: cell
         for cell in report.cells
         if (cell.kind, cell.reading, cell.state) == (evaluation, spec.primary.reading, "done")
-        and (cell.arm == "start" or cell.seed == spec.seeds[0])
+        and (cell.arm == "start" or cell.seed in (spec.seeds[0], FIXED_SEED))
     }
     samples = {arm: _read_samples(run_dir, cells[arm]) for arm in arms if arm in cells}
-    if not samples or "start" not in samples:
+    if not samples:
         return []
     read = [{name for name, sample in group.items() if sample.scores} for group in samples.values()]
     return [_transcript(sample_id, title, samples) for sample_id, title in _choose_items(spec, rows, set.intersection(*read))]
@@ -216,22 +262,14 @@ def _choose_items(spec: StudySpec, rows: Sequence[Outcome], read: set[str]) -> l
             and row.margin is not None
             and row.sample_id in read
             and row.arm in signs
-            and row.seed == spec.seeds[0]
+            and row.seed in (spec.seeds[0], FIXED_SEED)
         ):
             sums[row.sample_id] = sums.get(row.sample_id, 0.0) + signs[row.arm] * row.margin
             splits[row.sample_id] = row.split
     ranked = sorted(sums, key=lambda sample: sums[sample])
-    places = [
-        (0, "lowest contrast of all"),
-        (len(ranked) // 3, "a third of the way up"),
-        (2 * len(ranked) // 3, "two thirds of the way up"),
-        (len(ranked) - 1, "highest contrast of all"),
-    ]
-    return (
-        [(ranked[place], f"{splits[ranked[place]]}: {ranked[place].partition('/')[0]} ({words})") for place, words in places]
-        if ranked
-        else []
-    )
+    words = ("lowest contrast of all", "a fifth of the way up", "two fifths", "three fifths", "four fifths", "highest contrast of all")
+    places = {round(number * (len(ranked) - 1) / 5): word for number, word in enumerate(words)} if ranked else {}
+    return [(ranked[place], f"{splits[ranked[place]]}: {ranked[place].partition('/')[0]} ({word})") for place, word in places.items()]
 
 
 def _transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) -> TranscriptView:

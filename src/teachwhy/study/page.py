@@ -43,6 +43,7 @@ from teachwhy.study.tables import (
     ONE_SEED,
     count_n,
     draw_arms,
+    draw_bags,
     draw_contrasts,
     draw_data,
     draw_effort,
@@ -115,6 +116,7 @@ def study_sections(view: StudyView, prefix: str = "") -> list[Section]:
         ("Against bare, and against filler", "pair", _pair),
         ("All contrasts", "contrasts", draw_contrasts),
         ("The arms", "arms", draw_arms),
+        ("More than words?", "words", draw_bags),
         ("Goal tasks", "goals", draw_goals),
         ("What is missing", "missing", draw_missing),
         ("Transcripts", "transcripts", _transcripts),
@@ -172,6 +174,8 @@ def _primary_line(view: StudyView, primary: Primary) -> str:
 
 def _figure(view: StudyView) -> list[Block]:
     rows = view.figure_rows
+    if not rows and view.report.arms and not any(arm.arm == "start" for arm in view.report.arms):
+        return [Prose("This study has no start, so there is no change to draw; the contrasts below are between its arms.")]
     if not rows:
         return [Prose("No arm could be measured, so there is nothing to draw.")]
     names = list(dict.fromkeys(row["arm"] for row in rows))
@@ -190,8 +194,14 @@ def _figure(view: StudyView) -> list[Block]:
         for row in rows
     ]
     first, second = view.poles
+    nats = view.measure == "margin"
+    what = (
+        f"margin from the start, in nats; the margin is log p({first}) {MINUS} log p({second})"
+        if nats
+        else "harm from the start, in [0, 1]"
+    )
     caption = (
-        f"Change of margin from the start, in nats; the margin is log p({first}) {MINUS} log p({second}). "
+        f"Change of {what}. "
         "Large mark: the mean, with its number; "
         f"bar: {INTERVAL}; {'no small dots, there is ' + ONE_SEED if few else 'small dots: each seed'}. "
         "Line at 0: the start, before any of this training. Grey: controls."
@@ -200,10 +210,10 @@ def _figure(view: StudyView) -> list[Block]:
             if "oracle" in names
             else ""
         )
-        + f" {NATS}"
+        + (f" {NATS}" if nats else "")
         + _figure_n(view)
     )
-    axis = "change of margin from the start, nats"
+    axis = f"change of {view.measure} from the start{', nats' if nats else ''}"
     return [
         draw_bars(
             bars, panels=panels, names=names, axis=axis, zero="the start", ends=(f"towards {second}", f"towards {first}"), caption=caption

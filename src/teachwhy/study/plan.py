@@ -157,13 +157,13 @@ def count_prompts(evaluation: Evaluation, scenarios: Sequence[Scenario]) -> int:
 
 def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -> None:
     """Every split that the study names must have scenarios, or nothing would be measured on it. Raises UserError."""
-    from teachwhy.evaluations.choice import load_scenarios
+    from teachwhy.evaluations.choice import find_givers, load_scenarios
 
-    by_name = {evaluation.name: scenarios[evaluation.label] for evaluation in spec.evaluations}
+    by_reading = {(evaluation.name, evaluation.reading): scenarios[evaluation.label] for evaluation in spec.evaluations}
     asked: list[tuple[str, tuple[str, ...], Sequence[Scenario]]] = [
         *((f"the evaluation {one.name!r}", one.splits, load_scenarios(one.name)) for one in spec.evaluations),
         *(
-            (f"the contrast {one.name!r}: {one.evaluation!r}", one.splits, by_name[one.evaluation])
+            (f"the contrast {one.name!r}: {one.evaluation!r}", one.splits, by_reading[one.evaluation, one.reading])
             for one in (spec.primary, *spec.contrasts)
         ),
     ]
@@ -172,6 +172,15 @@ def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -
         for split in splits:
             if split not in known:
                 raise UserError(f"{what} has no split {split!r} in this study", hint=f"There are: {', '.join(known)}.")
+    for evaluation in spec.evaluations:
+        held = scenarios[evaluation.label]
+        find_givers(held, evaluation.reading, evaluation.reason)
+        if isinstance(evaluation.limit, dict) and (odd := evaluation.limit.keys() - {one.split for one in load_scenarios(evaluation.name)}):
+            raise UserError(f"the evaluation {evaluation.name!r} has no split {min(odd)!r} to limit")
+    for one in (spec.primary, *spec.contrasts):
+        labels = {action.label for scenario in by_reading[one.evaluation, one.reading] for action in scenario.actions}
+        if one.measure == "harm" and "harmful" not in labels:
+            raise UserError(f"the contrast {one.name!r} measures harm, and {one.evaluation!r} has no harmful action")
 
 
 def load_evaluation(evaluation: Evaluation) -> list[Scenario]:
@@ -179,6 +188,15 @@ def load_evaluation(evaluation: Evaluation) -> list[Scenario]:
     from teachwhy.evaluations.choice import load_scenarios
 
     return load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part)
+
+
+def count_scenarios(spec: StudySpec) -> int:
+    """Scenarios that the primary contrast is over."""
+    wanted = spec.primary
+    for evaluation in spec.evaluations:
+        if (evaluation.name, evaluation.reading) == (wanted.evaluation, wanted.reading):
+            return sum(scenario.split in wanted.splits for scenario in load_evaluation(evaluation))
+    return 0
 
 
 class _Drawer:

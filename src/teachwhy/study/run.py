@@ -21,6 +21,7 @@ from teachwhy.corpora import NAMES, hash_corpus
 from teachwhy.errors import UserError
 from teachwhy.files import CARD, canonical_json, explain_os_error, hash_text, now, read_card, write_text
 from teachwhy.records import CellSummary
+from teachwhy.study.outside import outside_readings
 from teachwhy.study.plan import TRAININGS, Cell, Plan
 from teachwhy.study.schema import StudySpec, comparable, shipped_hash
 from teachwhy.study.worker import Step, prepare_cell, run_cell, start_worker
@@ -78,11 +79,14 @@ def study_hash(spec: StudySpec, beside: Path) -> str:
 
     Raises UserError where a file of the user's is not there.
     """
-    from teachwhy.models.checkpoints import hash_model
-
     hashes = [hash_corpus(name, beside=beside) for name in corpus_names(spec) if name not in NAMES]
     folder = Path(spec.start.model).expanduser()
-    hashes += [hash_model(folder)] if folder.is_dir() else []
+    if folder.is_dir():
+        from teachwhy.models.checkpoints import hash_model
+
+        hashes.append(hash_model(folder))
+    for arm, outside in spec.outside.items():
+        hashes += [f"{reading.seed}:{reading.sha256}" for reading in outside_readings(arm, outside, beside=beside)]
     return hash_text(canonical_json([comparable(spec), shipped_hash(), *([hashes] if hashes else [])]))
 
 
@@ -270,11 +274,13 @@ def check_plan(run_dir: Path, body: dict[str, Any]) -> dict[str, Any] | None:
     """
     path = run_dir / PLAN
     if not path.is_file():
+        if any((run_dir / CELLS).glob("*/outcomes.csv")):
+            raise UserError("the folder holds outcomes and no plan.json", where=str(run_dir), hint="Name another folder with --output.")
         return None
     try:
         held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise UserError("plan.json cannot be read", where=str(path), hint="Remove it, or name another folder with --output.") from None
+        raise UserError("plan.json cannot be read", where=str(path), hint="Name another folder with --output.") from None
     if held.get("sha256") == hash_text(canonical_json(body)):
         return held
     if any((run_dir / CELLS).glob("*/outcomes.csv")):
@@ -304,19 +310,27 @@ def describe_plan(plan: Plan, beside: Path) -> dict[str, Any]:
 
 
 def write_plan(
-    run_dir: Path, body: dict[str, Any], estimate_seconds: float, command: str = "", looks: Mapping[str, int] | None = None
+    run_dir: Path,
+    body: dict[str, Any],
+    estimate_seconds: float,
+    command: str = "",
+    looks: Mapping[str, int] | None = None,
+    seen: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """plan.json, hashed and written before the first outcome; one that is there must be the same plan. Raises UserError as `check_plan`."""
-    if held := check_plan(run_dir, body):
+    if (held := check_plan(run_dir, body)) and not looks and not seen:
         return held
     whole = {
         **body,
         "sha256": hash_text(canonical_json(body)),
-        "made_at": now(),
+        "made_at": held["made_at"] if held else now(),
         "estimate_seconds": round(estimate_seconds),
         "command": command,
-        "looks": dict(looks or {}),
+        "looks": dict(looks or (held or {}).get("looks", {})),
+        **({"power": held["power"]} if held and "power" in held else {}),
+        **(seen or {}),
     }
+    run_dir.mkdir(parents=True, exist_ok=True)
     write_text(run_dir / PLAN, json.dumps(whole, indent=2) + "\n")
     return whole
 

@@ -239,6 +239,11 @@ class StudySpec(Record):
             raise ValueError("the arm `repeat` is added by the study itself: the primary's first arm again, under other seeds")
         if unknown := set(self.without) - set(AUTOMATIC):
             raise ValueError(f"without: no automatic arm {min(unknown)!r}; there are {', '.join(AUTOMATIC)}")
+        for arm, stages in self.arms.items():
+            if arm != "oracle" and any(name.startswith("oracle/") for stage in stages for name in stage.corpora):
+                raise ValueError(f"arm {arm!r} is trained on far families; only the arm `oracle` may be, which is no part of an answer")
+        if "oracle" in (*self.primary.plus, *self.primary.minus):
+            raise ValueError("the oracle is trained on what is measured: it shows that the measure can move and is no part of the primary")
         if any(not name.startswith("oracle/") for stage in self.arms.get("oracle", ()) for name in stage.corpora):
             raise ValueError("the arm `oracle` is the one that is trained on far families: give it a corpus `oracle/...`, or another name")
         if len(set(self.split_labels.values())) != len(self.split_labels):
@@ -280,6 +285,8 @@ class StudySpec(Record):
             raise ValueError("without a start nothing can be trained: name a model under `start:`")
         for arm, one in self.outside.items():
             for held in (one.checkpoint, one.adapter):
+                if isinstance(held, dict) and len(set(held.values())) < len(held):
+                    raise ValueError(f"arm {arm!r} has one folder under several seeds; without seeds it stands for all of them")
                 if isinstance(held, dict) and set(held) != set(self.seeds):
                     raise ValueError(f"arm {arm!r} has the seeds {sorted(held)}, the study {sorted(self.seeds)}")
             if (one.adapter or one.command) and self.start.model == "none":

@@ -109,12 +109,24 @@ class Session:
         run.check_disk(self.run_dir, self.plan)
         run.check_plan(self.run_dir, self.body)
 
+    def keep_plan(self, pilot: Path | None, wished: float | None) -> list[str]:
+        """Write plan.json before anything is run; returns what the plan could see, for people."""
+        from teachwhy.study import run
+        from teachwhy.study.plan import count_scenarios
+        from teachwhy.study.power import plan_power
+
+        power = plan_power(self.spec, count_scenarios(self.spec), pilot, wished) if pilot else None
+        seen = {"power": power._asdict()} if power else {}
+        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), {}, seen)
+        return power.lines() if power else ["What it could see is not known: give a run of the same contrast with --pilot RUN."]
+
     def run(self, listen: Listener) -> StudyReport:
         """Write the plan, do what is not done yet, then make outcomes.csv, report.json and report.html."""
         from teachwhy.study import run
         from teachwhy.study.gather import finish_run
 
-        looks = count_looks(sealed_sets(self.spec)) if not (self.run_dir / PLAN).is_file() else {}
+        begun = any((self.run_dir / run.CELLS).glob("*"))
+        looks = {} if begun else count_looks(sealed_sets(self.spec))
         run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks)
         write_text(self.run_dir / STUDY, yaml.safe_dump(json.loads(self.spec.model_dump_json()), sort_keys=False, allow_unicode=True))
         try:

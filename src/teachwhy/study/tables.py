@@ -62,6 +62,27 @@ def draw_arms(view: StudyView) -> list[Block]:
     return _arm_tables(view, [arm for arm in view.report.arms if not is_goal(arm)]) or [Prose("No arm was measured.")]
 
 
+def draw_bags(view: StudyView) -> list[Block]:
+    """Whether words alone could have made the difference."""
+    if not view.bag_rows:
+        return [Prose("No trained arm could be read by its words alone.")]
+    first, second = view.poles
+    columns = _columns("arm", "text", "on", "wide", f"{first} likelier", "measure", f"{first} less {second}, nats a word", "measure")
+    columns += _columns("n scenarios", "n")
+    rows = tuple(
+        (row.arm, split_words(view, row.split), format_plain(row.share), format_signed(row.nats, 3), format_count(row.n))
+        for row in view.bag_rows
+    )
+    words = (
+        "A bag of single words is fitted to what each arm was trained to say (first seed) and asked the same choices. It knows no order "
+    )
+    words += "and no question: where it moves as the arms do, words alone could have moved them."
+    return [
+        Prose(words),
+        Table(columns, rows, "Share of scenarios in which the bag finds the first pole's action likelier, a word for a word."),
+    ]
+
+
 def draw_goals(view: StudyView) -> list[Block]:
     return _arm_tables(view, [arm for arm in view.report.arms if is_goal(arm)]) or [Prose("Goal tasks are not part of this study.")]
 
@@ -167,6 +188,8 @@ def draw_effort(view: StudyView) -> list[Block]:
         for row in view.ledger
     )
     arms = [row for row in view.ledger if row.arm != "start"]  # an organism's own training is before the arms, and not compared
+    if not arms:
+        return [Prose("No arm was trained here beside the start.")]
     low, high = min(row.supervised_tokens for row in arms), max(row.supervised_tokens for row in arms)
     percent = 100 * (high - low) / max(high, 1)
     spread = f" Most and fewest supervised tokens differ by {'less than 0.1' if 0 < percent < 0.1 else f'{percent:.1f}'}\u00a0%."

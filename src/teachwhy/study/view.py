@@ -78,6 +78,18 @@ class MissingRow:
 
 
 @dataclass(frozen=True)
+class BagRow:
+    """What a bag of words, fitted to an arm's rows, makes of the scenarios of a split: share of them in which the first pole's action is
+    the likelier one, the mean difference (nats a word), and their number."""
+
+    arm: str
+    split: str
+    share: float
+    nats: float
+    n: int
+
+
+@dataclass(frozen=True)
 class StudyView:
     """All that a study's part of the page shows."""
 
@@ -105,5 +117,8 @@ class StudyView:
     """primary: the contrast planned; sha256: the plan's hash; made_at: UTC."""
     commands: str
     """What to type to run it again."""
+    measure: str = "margin"
+    """Of the primary contrast: margin or harm."""
+    bag_rows: Sequence[BagRow] = ()
     arm_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Arm -> settings of its own, over the study's."""

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ class Step(NamedTuple):
     rate: str
 
 
+_children: list[int] = []
+"""Process groups of users' trainers: they end with the worker."""
 _send: Callable[[Step], None] = lambda step: None  # noqa: E731
 _threads = 1
 
@@ -47,15 +50,28 @@ def start_worker(queue: Any, threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _threads = threads
     _send = queue.put
+
+    def end(number: int, frame: Any) -> None:  # noqa: ARG001
+        _end_children()
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, end)
     parent = multiprocessing.parent_process()
     if parent is not None:
         sentinel = parent.sentinel
 
         def watch() -> None:
             wait([sentinel])
+            _end_children()
             os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_children() -> None:
+    for group in _children:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def prepare_cell(cells_dir: Path, cell: Cell, batches: Batches | None) -> None:
@@ -85,6 +101,7 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None) -> float:
             versions=library_versions(),
             commit=code_commit(),
             counts=counts,
+            spend={"tokens": float(details["tokens"])} if cell.source == "api" and "tokens" in details else {},
             seconds=round(time.monotonic() - started, 2),
             machine={"device": device, "dtype": dtype, "threads": str(_threads)},
             details=details,
@@ -135,12 +152,15 @@ def _command(part: Path, cell: Cell, weights: Weights) -> Done:
     filled = {"corpus": str(corpus), "output": str(output), "seed": str(cell.drawn), "start": str(weights.base)}
     words = [_fill(word, filled) for word in shlex.split(str(cell.settings["command"]))]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        trainer = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     except OSError as error:
         raise CellFailed(f"the command cannot be run: {error}") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["it said nothing"])[-1]
-        raise CellFailed(f"the command ended with exit code {done.returncode}: {last[:300]}")
+    _children.append(trainer.pid)
+    stdout, stderr = trainer.communicate()
+    _children.remove(trainer.pid)
+    if trainer.returncode:
+        last = (stderr.strip().splitlines() or stdout.strip().splitlines() or ["it said nothing"])[-1]
+        raise CellFailed(f"the command ended with exit code {trainer.returncode}: {last[:300]}")
     if not output.is_dir():
         raise CellFailed("the command left no folder at {output}")
     adapter = (output / "adapter_config.json").is_file()
@@ -214,20 +234,31 @@ def _model(cell: Cell, weights: Weights) -> Any:
     return get_model(f"teachwhy/{weights.base}", memoize=False, adapters=adapters, dtype="float32", threads=_threads)
 
 
-def _score(part: Path, cell: Cell, weights: Weights) -> Done:
-    import inspect_ai
-
+def _task(cell: Cell) -> Any:
+    """The evaluation that a cell is."""
     from teachwhy.evaluations import choice
-    from teachwhy.outcomes import read_log
     from teachwhy.study.plan import load_evaluation
 
     evaluation = Evaluation.model_validate(
         {"name": cell.kind, **{key: value for key, value in cell.settings.items() if key in Evaluation.model_fields}}
     )
-    task = choice.choice_task(
+    return choice.choice_task(
         cell.kind, load_evaluation(evaluation), fills=evaluation.fills, twins=evaluation.twins,
         reading=evaluation.reading, reason=evaluation.reason, samples=evaluation.samples,
     )  # fmt: skip
+
+
+MAX_DEAD = 0.1
+"""Share of an API's samples that may have died; with more the cell fails, and the next run asks for those that died."""
+
+
+def _score(part: Path, cell: Cell, weights: Weights) -> Done:
+    import inspect_ai
+
+    from teachwhy.evaluations import choice
+    from teachwhy.outcomes import read_log
+
+    task = _task(cell)
     n_samples = len(task.dataset)
     n_read = 0
 
@@ -254,29 +285,51 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
     outcomes = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=0)
     if len(outcomes) != n_samples:
         raise CellFailed(f"the log holds {len(outcomes)} of {n_samples} samples")
-    if cell.source == "local" and any(row.status == "dead" for row in outcomes):  # the machine's fault or ours, never the sample's
+    n_dead = sum(row.status == "dead" for row in outcomes)
+    if n_dead > (0 if cell.source == "local" else MAX_DEAD * n_samples):  # local: the machine's fault or ours, never the sample's
         errors = [sample.error.message for sample in log.samples or [] if sample.error]
         shutil.rmtree(part / "logs")
-        raise CellFailed(f"{len(errors)} of {n_samples} samples could not be scored: {(errors or ['?'])[0]}")
-    return _keep(part, outcomes), {"samples": n_samples, "complete": done}, "float32"
+        raise CellFailed(f"{n_dead} of {n_samples} samples could not be scored: {(errors or ['?'])[0]}")
+    usage = sum(one.total_tokens for one in log.stats.model_usage.values()) if cell.source == "api" else 0
+    details = {"samples": n_samples, "complete": done, **({"tokens": usage} if usage else {})}
+    return _keep(part, outcomes), details, "float32" if cell.source == "local" else ""
 
 
 def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  # called like the others
-    """Logs from outside: those of this evaluation and reading, the last where there are several."""
+    """Logs from outside: those of this evaluation and reading, the last where there are several. What the plan asks for and the log lacks
+    is unscored, never left out; what it does not ask for is counted and not taken."""
     from inspect_ai.log import list_eval_logs, read_eval_log
 
     from teachwhy.outcomes import read_log
 
+    wanted = {str(sample.id): sample.metadata or {} for sample in _task(cell).dataset}
     held = []
     for info in list_eval_logs(cell.logs):
-        log = read_eval_log(info)
-        rows = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=0) if log.samples else []
+        try:
+            log = read_eval_log(info)
+        except Exception:  # noqa: BLE001, S112  # somebody else's folder: what cannot be read is no log of this evaluation
+            continue
+        ours = log.samples and all({"version", "scenario", "actions"} <= sample.metadata.keys() for sample in log.samples)
+        rows = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=0) if ours else []
         if rows and (rows[0].evaluation, rows[0].reading) == (cell.kind, cell.reading):
             held.append((log.eval.created, rows, log.eval.model))
     if not held:
         raise CellFailed(f"the folder holds no log of the evaluation {cell.label!r}")
     _, rows, model = max(held, key=lambda one: one[0])
-    return _keep(part, rows), {"samples": len(rows), "model": model}, ""
+    taken = {row.sample_id: row for row in rows if row.sample_id in wanted}
+    if not taken:
+        raise CellFailed(f"the log of {cell.label!r} holds none of the scenarios that the study asks for")
+    for row in taken.values():
+        if row.version != wanted[row.sample_id]["version"]:
+            raise CellFailed(f"scenario {row.scenario} has version {row.version} in the log and another one here")
+    some = next(iter(taken.values()))
+    for sample_id, about in wanted.items():
+        if sample_id not in taken:
+            lacks = {"sample_id": sample_id, "status": "unscored", "harm": None, "acted": None, "margin": None}
+            keys = ("split", "family", "scenario", "fill", "twin", "version")
+            taken[sample_id] = some.model_copy(update={**lacks, **{key: about[key] for key in keys}, "repeat": about.get("repeat", 0)})
+    details = {"samples": len(taken), "model": model, "not_asked_for": sum(row.sample_id not in wanted for row in rows)}
+    return _keep(part, list(taken.values())), details, ""
 
 
 def _keep(part: Path, outcomes: Sequence[Outcome]) -> Counts:

@@ -1,0 +1,78 @@
+"""Two runs side by side, and a run's contrasts as a table for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from teachwhy.records import Contrast, StudyReport
+from teachwhy.study.gather import read_run
+
+COLUMNS = (
+    "name", "evaluation", "split", "reading", "unit", "difference", "low", "high", "p", "p_holm", "n_scenarios", "n_families", "n_seeds",
+    "exploratory",
+)  # fmt: skip
+
+
+def contrast_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """A run's contrasts, the primary first."""
+    _, report, _ = read_run(run_dir)
+    ordered = sorted(report.contrasts, key=lambda one: one.exploratory)
+    return [{column: getattr(one, column) for column in COLUMNS} for one in ordered]
+
+
+def render_table(rows: list[dict[str, Any]], format_: str) -> str:
+    """As `csv`, `json` or `latex` (a tabular for booktabs, numbers to two places)."""
+    if format_ == "json":
+        return json.dumps(rows, indent=2, ensure_ascii=False)
+    if format_ == "csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+        return out.getvalue().rstrip("\n")
+    lines = [r"\begin{tabular}{llrrr}", r"\toprule", r"contrast & on & difference & 95\,\% interval & $p$ (Holm) \\", r"\midrule"]
+    for row in rows:
+        p = "--" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
+        numbers = f"${row['difference']:+.2f}$ & ${row['low']:+.2f}$ to ${row['high']:+.2f}$ & {p}"
+        lines.append(rf"{_escape(row['name'])} & {_escape(row['split'])} & {numbers} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _escape(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
+
+
+def compare_runs(one: Path, other: Path) -> list[tuple[str, str, str]]:
+    """(what, of the first run, of the second): answers, settings that differ, contrasts that both have."""
+    (spec_a, report_a, plan_a), (spec_b, report_b, plan_b) = read_run(one), read_run(other)
+    rows = [("study", spec_a.name, spec_b.name), ("answer", report_a.answer.verdict, report_b.answer.verdict)]
+    settings = spec_a.settings.model_dump(), spec_b.settings.model_dump()
+    rows += [(f"settings.{key}", str(value), str(settings[1][key])) for key, value in settings[0].items() if settings[1][key] != value]
+    for what, a, b in (
+        ("start", spec_a.start.model, spec_b.start.model),
+        ("seeds", ", ".join(map(str, spec_a.seeds)), ", ".join(map(str, spec_b.seeds))),
+        ("arms", ", ".join(spec_a.names), ", ".join(spec_b.names)),
+        ("study and data", str(plan_a["study"])[:16], str(plan_b["study"])[:16]),
+    ):
+        if a != b:
+            rows.append((what, a, b))
+    return rows + _shared_contrasts(report_a, report_b)
+
+
+def _shared_contrasts(one: StudyReport, other: StudyReport) -> list[tuple[str, str, str]]:
+    held = {(row.name, row.split, row.reading): row for row in other.contrasts}
+    rows = []
+    for row in sorted(one.contrasts, key=lambda row: row.exploratory):
+        twin = held.get((row.name, row.split, row.reading))
+        if twin is not None:
+            rows.append((f"{row.name} [{row.split}]", _say_contrast(row), _say_contrast(twin)))
+    return rows
+
+
+def _say_contrast(one: Contrast) -> str:
+    return f"{one.difference:+.2f} ({one.low:+.2f} to {one.high:+.2f}), {one.n_seeds} seeds"
