@@ -81,3 +81,14 @@ def test_comparison_names_what_differs_and_what_both_have(tmp_path: Path) -> Non
 
 def test_study_knows_its_arms() -> None:
     assert Study(make_spec(), [], []).arms[0] == "start"
+
+
+def test_pilot_and_wish_belong_to_a_plan(tmp_path: Path) -> None:
+    assert "Add --pilot RUN" in call("study", "run", "ambiguity", "--plan", "--wished", "1").stderr
+    assert "Add --plan" in call("study", "run", "ambiguity", "--pilot", tmp_path).stderr
+
+
+def test_folder_that_is_no_run_says_what_to_type(tmp_path: Path) -> None:
+    assert "There is no such folder" in call("study", "table", tmp_path / "nowhere").stderr
+    (tmp_path / "plan.json").write_text(json.dumps({"command": "teachwhy study run mine.yaml --output here"}))
+    assert "Type: teachwhy study run mine.yaml --output here" in call("study", "table", tmp_path).stderr

@@ -104,6 +104,7 @@ def check_corpora(
 ) -> None:
     """Print a quality sheet each; exit 1 where something is to be mended."""
     from teachwhy.corpora import corpus_reader
+    from teachwhy.errors import UserError
     from teachwhy.quality import HeldOut, check_corpus, check_scenarios
     from teachwhy.scenarios import read_principles
 
@@ -119,6 +120,8 @@ def check_corpora(
         by_design = {"near_duplicate", "opening"} if name.startswith("ambiguity/") else set()
         by_design |= {"leak"} if name.startswith("oracle/") else set()
         sheets.append(check_corpus(name, corpus_reader(name), held_out, leave_out={*leave_out, *by_design}))
+        if not sheets[-1].n_rows:
+            raise UserError("the corpus has no rows", where=name)
         if by_design and format == "table":
             typer.echo(f"{name}: left out by design: {', '.join(sorted(by_design))}", err=True)
     if format == "json":

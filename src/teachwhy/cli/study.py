@@ -35,6 +35,10 @@ def run_study(
     """Run a study, or go on with one: what is done is never done again."""
     from teachwhy.study.schema import read_study
 
+    if wished is not None and pilot is None:
+        raise UserError("--wished needs the variances of an earlier run", where="the command", hint="Add --pilot RUN.")
+    if pilot is not None and not plan:
+        raise UserError("--pilot says what a plan could see", where="the command", hint="Add --plan.")
     spec, source = read_study(file)
     run_dir = output or Path("runs") / spec.name
     from teachwhy.study.session import Session
@@ -141,16 +145,19 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
     console = Console(stderr=True, highlight=False)
     console.print(Text.assemble((plan.spec.name, "bold"), f": {strip_controls(plan.spec.question)}"))
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("arm", "seed", "updates", "rows", "tokens", "carrying loss"):
+    for title in ("arm", "seed", "updates", "rows", "neutral", "tokens", "carrying loss"):
         table.add_column(title, justify="left" if title == "arm" else "right")
     for row in plan.ledger:
         effort = row.effort
         table.add_row(
             Text(row.arm),
             str(row.seed),
-            *(f"{value:,}" for value in (effort.n_updates, effort.n_rows, effort.n_tokens, effort.n_supervised)),
+            *(f"{value:,}" for value in (effort.n_updates, effort.n_rows, effort.n_neutral_rows, effort.n_tokens, effort.n_supervised)),
         )
     console.print(table)
+    for arm, one in plan.spec.outside.items():
+        held = ", ".join(f"{name} {value}" for name, value in one.model_dump().items() if value)
+        console.print(f"{arm}: from outside, {strip_controls(held)}", markup=False)
     for line in plan.waived:
         console.print(f"waived leak: {line}", style="yellow", markup=False)
     n_cells = len({cell.id for cell in plan.cells})
@@ -168,5 +175,9 @@ def _say_done(report: StudyReport, run_dir: Path) -> None:
     from teachwhy.cli.app import strip_controls
 
     text = Text.assemble((report.name, "bold"), f": {strip_controls(report.answer.sentence)}")
-    Console(stderr=True, highlight=False).print(text)
+    console = Console(stderr=True, highlight=False)
+    console.print(text)
+    for gate in report.gates:
+        if gate.passed is False and not gate.withholds:
+            console.print(f"not held: {gate.name}. {strip_controls(gate.says)}", style="yellow", markup=False)
     typer.echo(run_dir / "report.html")

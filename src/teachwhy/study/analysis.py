@@ -149,4 +149,5 @@ def write_notes(study: Study, gates: Sequence[Gate]) -> list[str]:
         notes.append(f"{_few_seeds(len(study.spec.seeds))} Intervals and each seed's value are shown, no p.")
     if any(corpus.startswith("oracle/") for stages in study.spec.arms.values() for stage in stages for corpus in stage.corpora):
         notes.append("The oracle is trained on other scenarios of the far families: a leak on purpose, to show that the measure can move.")
-    return notes + [f"Left out by choice: the arm {arm}. {missed}" for arm, missed in say_missed(study.spec).items()]
+    said = say_missed(study.spec).items()
+    return notes + [f"{'Left out by choice' if arm in study.spec.without else 'Not made'}: the arm {arm}. {missed}" for arm, missed in said]

@@ -41,7 +41,10 @@ def complete_study(spec: StudySpec) -> StudySpec:
     for contrast in (spec.primary, *spec.contrasts):
         for arm in (*contrast.plus, *contrast.minus):
             if arm not in arms and arm not in spec.names:
-                raise UserError(f"the contrast {contrast.name!r} needs the arm {arm!r}, which this study leaves out or cannot have")
+                raise UserError(
+                    f"the contrast {contrast.name!r} needs the arm {arm!r}, which this study leaves out or cannot have",
+                    hint="Controls of your own rows are made by: teachwhy corpus control NAME --kind filler --bare FILE --output FOLDER",
+                )
     whole = {**spec.model_dump(), "arms": arms, "added": tuple(added)}
     try:
         return StudySpec.model_validate(whole)

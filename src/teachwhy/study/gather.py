@@ -95,11 +95,19 @@ def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
         raise UserError(
             "there is no report.json, so this is no finished run",
             where=str(run_dir),
-            hint=f"Type: teachwhy study run {run_dir.name} --output {run_dir}",
+            hint=_how_to_finish(run_dir),
         )
     spec = parse_record(StudySpec, read_yaml(run_dir / STUDY), where=str(run_dir / STUDY))
     report = parse_record(StudyReport, _read_json(run_dir / REPORT), where=str(run_dir / REPORT))
     return spec, report, _read_json(run_dir / "plan.json")
+
+
+def _how_to_finish(run_dir: Path) -> str:
+    if not run_dir.is_dir():
+        return "There is no such folder. A run's folder is what `teachwhy study run` was given as --output, else runs/NAME."
+    if (run_dir / "plan.json").is_file() and (command := _read_json(run_dir / "plan.json").get("command")):
+        return f"Type: {command}"
+    return "Type: teachwhy study run FILE"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
