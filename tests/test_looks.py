@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from teachwhy.errors import UserError
-from teachwhy.evaluations.choice import WRITTEN, load_scenarios
+from teachwhy.evaluations import WRITTEN
+from teachwhy.evaluations.choice import load_scenarios
 from teachwhy.study.looks import count_looks, refuse_sealed, sealed_sets
 from test_automatic import spec_of
 

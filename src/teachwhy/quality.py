@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 import zlib
 from array import array
 from collections import Counter
@@ -18,7 +17,7 @@ from teachwhy.corpora import CorpusRow
 from teachwhy.errors import LeakError
 from teachwhy.records import Scenario
 from teachwhy.scenarios import DEEDS, PLACEHOLDER, fill
-from teachwhy.surface import cue_words, harmful_and_safe
+from teachwhy.surface import WORD, cue_words, harmful_and_safe
 from teachwhy.wording import CHECKS, function_words, read_fills
 
 N_GRAM = 8
@@ -34,8 +33,6 @@ SHOWN = 20
 BANDS, BAND = 20, 4
 """A pair of Jaccard index 0.7 shares one of 20 bands of 4 minima with probability 0.996."""
 
-_WORD = re.compile(r"[\w']+")
-
 
 class Leak(NamedTuple):
     """A training row that shares text, or its family, with an evaluation scenario."""
@@ -47,7 +44,7 @@ class Leak(NamedTuple):
 
 def n_grams(text: str, n: int = N_GRAM) -> list[tuple[str, ...]]:
     """Runs of `n` lower-case words, in order."""
-    words = _WORD.findall(text.lower())
+    words = WORD.findall(text.lower())
     return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 
@@ -230,7 +227,7 @@ class _Taking:
 
 def shingles(text: str) -> NDArray[np.uint32]:
     """Hashes of a text's runs of 5 words (of the whole text where it is shorter), sorted, each once."""
-    grams = n_grams(text, SHINGLE) or [tuple(_WORD.findall(text.lower()))]
+    grams = n_grams(text, SHINGLE) or [tuple(WORD.findall(text.lower()))]
     return np.unique(np.fromiter((zlib.crc32(" ".join(gram).encode(errors="surrogatepass")) for gram in grams), np.uint32, len(grams)))
 
 

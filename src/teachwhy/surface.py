@@ -13,7 +13,8 @@ from teachwhy.corpora import CorpusRow
 from teachwhy.records import Scenario
 from teachwhy.scenarios import fill
 
-_WORD = re.compile(r"[\w']+")
+WORD = re.compile(r"[\w']+")
+"""A word, in any script."""
 
 
 def length_auc(one: Sequence[float], other: Sequence[float]) -> float:
@@ -49,7 +50,7 @@ def cue_words(texts: Sequence[tuple[str, bool]], *, at_least: int = 10) -> list[
     seen = {True: Counter[str](), False: Counter[str]()}
     totals = Counter(harmful for _, harmful in texts)
     for text, harmful in texts:
-        seen[harmful].update(set(_WORD.findall(text.lower())))
+        seen[harmful].update(set(WORD.findall(text.lower())))
     words = sorted(word for word in {*seen[True], *seen[False]} if seen[True][word] + seen[False][word] >= at_least)
     found = []
     for word in words:
@@ -68,7 +69,7 @@ def surface_score(scenarios: Sequence[Scenario]) -> tuple[float, int]:
     Naive Bayes with add-one smoothing (McCallum and Nigam 1998, "A comparison of event models for naive Bayes text
     classification", the multinomial model).
     """
-    deeds = [(Counter(_WORD.findall(text.lower())), harmful, family) for text, harmful, family in harmful_and_safe(scenarios)]
+    deeds = [(Counter(WORD.findall(text.lower())), harmful, family) for text, harmful, family in harmful_and_safe(scenarios)]
     n_right = 0
     for held in sorted({family for _, _, family in deeds}):
         counts = {True: Counter[str](), False: Counter[str]()}
@@ -95,8 +96,8 @@ def unigram_margins(said: Iterable[str], pairs: Sequence[tuple[str, str]]) -> li
     """
     counts = Counter[str]()
     for text in said:
-        counts.update(_WORD.findall(text.lower()))
-    bags = [tuple(_WORD.findall(text.lower()) for text in pair) for pair in pairs]
+        counts.update(WORD.findall(text.lower()))
+    bags = [tuple(WORD.findall(text.lower()) for text in pair) for pair in pairs]
     size = len({*counts, *(word for pair in bags for words in pair for word in words)})
     total = counts.total() + size
 

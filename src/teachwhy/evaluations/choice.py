@@ -22,7 +22,7 @@ from inspect_ai.solver import TaskState
 from teachwhy.ambiguity import make_items, read_lexicon
 from teachwhy.corpora import derange
 from teachwhy.errors import UserError
-from teachwhy.evaluations import VERSIONS
+from teachwhy.evaluations import VERSIONS, WRITTEN
 from teachwhy.evaluations.capability import make_items as make_capability_items
 from teachwhy.evaluations.readings import (
     Likelihoods,
@@ -36,9 +36,6 @@ from teachwhy.evaluations.readings import (
 from teachwhy.files import derive_seed
 from teachwhy.records import ChoiceReading, Part, Scenario, Version
 from teachwhy.scenarios import choice_prompt, fill, read_scenarios
-
-WRITTEN = ("honeypots", "goals", "conduct", "lookalikes")
-"""Evaluations whose scenarios somebody wrote. Every second one of a family and split is sealed: looked at when all choices are made."""
 
 listeners: list[Callable[[], None]] = []
 """Called after every sample that was read: how a study shows progress inside an evaluation."""
@@ -132,7 +129,7 @@ def choice_task(
 
     reason: which of a scenario's reasons is given, where one is. samples: own reasons a fill.
     """
-    check_reading(reading, local=True)
+    check_reading(reading)
     givers = find_givers(scenarios, reading, reason)
     rows = [
         make_sample(scenario, number, twin=twin, reading=reading, given=fill(giver, number).text(giver.reasons[reason]) if giver else "")

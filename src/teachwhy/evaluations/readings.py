@@ -135,9 +135,7 @@ def softmax(values: Mapping[str, float]) -> dict[str, float]:
     return {key: weight / total for key, weight in weights.items()}
 
 
-def check_reading(reading: str, *, local: bool) -> None:
-    """Raise UserError for a reading that there is not, or that a model without local weights cannot give."""
+def check_reading(reading: str) -> None:
+    """Raise UserError for a reading that there is not."""
     if reading not in READINGS:
         raise UserError(f"there is no reading {reading!r}", hint=f"There are: {', '.join(READINGS)}.")
-    if reading != "text" and not local:
-        raise UserError(f"the reading {reading} needs local weights", hint="Take the reading `text`.")

@@ -47,20 +47,33 @@ def estimate_contrast(study: Study, wanted: schema.Comparison, *, exploratory: b
     found = estimate_interval(contrast_table(study.rows, selection, wanted.plus, wanted.minus, study.spec.seeds), wanted.splits)
     if found is None:
         return None
+    return _describe(wanted, found, wanted.name, " + ".join(wanted.splits), found.n_scenarios, found.n_families, exploratory=exploratory)
+
+
+def _describe(
+    wanted: schema.Comparison,
+    found: statistics.CrossedInterval | comparisons.CrossedDifference,
+    name: str,
+    split: str,
+    n_scenarios: int,
+    n_families: int,
+    *,
+    exploratory: bool,
+) -> Contrast:
     return Contrast(
-        name=wanted.name,
+        name=name,
         a=wanted.plus,
         b=wanted.minus,
         evaluation=wanted.evaluation,
-        split=" + ".join(wanted.splits),
+        split=split,
         reading=wanted.reading,
         unit=unit_of(wanted),
         difference=found.estimate,
         low=found.low,
         high=found.high,
-        n_scenarios=found.n_scenarios,
+        n_scenarios=n_scenarios,
         n_seeds=found.n_seeds,
-        n_families=found.n_families,
+        n_families=n_families,
         seed_values=found.seed_values,
         p=found.p,
         exploratory=exploratory,
@@ -121,23 +134,8 @@ def estimate_interaction(study: Study) -> Contrast | None:
         return None
     families = far.families if len(set(far.families)) > 1 else ()
     found = comparisons.crossed_difference(near.values, far.values, other_families=families)
-    return Contrast(
-        name=f"{wanted.name}: near less far",
-        a=wanted.plus,
-        b=wanted.minus,
-        evaluation=wanted.evaluation,
-        split="near - far",
-        reading=wanted.reading,
-        unit=unit_of(wanted),
-        difference=found.estimate,
-        low=found.low,
-        high=found.high,
-        n_scenarios=found.n_one + found.n_other,
-        n_seeds=found.n_seeds,
-        n_families=found.n_other_families,
-        seed_values=found.seed_values,
-        p=found.p,
-    )
+    n_scenarios = found.n_one + found.n_other
+    return _describe(wanted, found, f"{wanted.name}: near less far", "near - far", n_scenarios, found.n_other_families, exploratory=True)
 
 
 def detectable(found: statistics.CrossedInterval) -> float:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from teachwhy.errors import UserError
+from teachwhy.evaluations import WRITTEN
 from teachwhy.files import parse_record, read_yaml
 from teachwhy.records import ChoiceReading, Order, Part, Record, Version
 from teachwhy.shipped import ROOT, data_files, find
@@ -117,7 +118,7 @@ class Evaluation(Record):
     @property
     def sealed(self) -> bool:
         """Whether it looks at a sealed part."""
-        return self.part != "dev" and self.name in ("honeypots", "goals", "conduct", "lookalikes")
+        return self.part != "dev" and self.name in WRITTEN
 
     @property
     def label(self) -> str:
