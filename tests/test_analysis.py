@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from teachwhy.outcomes import FIXED_SEED
 from teachwhy.records import CellSummary, Gate, Outcome, StudyReport
 from teachwhy.statistics import crossed_interval
 from teachwhy.study.analysis import Study, analyse
@@ -240,11 +241,36 @@ def test_raw_start_that_does_not_turn_is_only_described() -> None:
     assert found.answer.verdict == "yes"
 
 
+ORGANISM = make_spec(start={"stages": [{"sft": "goals"}]})
+
+
+def plant_base(margin: float = 0.1) -> list[Outcome]:
+    """Goal tasks of the organism's model before its training: the margin towards the goal, under either goal."""
+    both = ((False, margin), (True, -margin))
+    return [
+        row("base", FIXED_SEED, "goals", "far", f"goal-{number}", value + number / 100, twin=twin)
+        for number in range(10)
+        for twin, value in both
+    ]
+
+
 def test_organism_that_does_not_turn_withholds_the_answer() -> None:
-    found = report(make_spec(start={"stages": [{"sft": "goals"}]}), plant(turned=0.5))
+    found = report(ORGANISM, [*plant(turned=0.5), *plant_base()])
     assert gate(found, "the start turns with its goal").withholds
     assert found.answer.verdict == "withheld"
-    assert report(make_spec(start={"stages": [{"sft": "goals"}]}), plant(turned=0.7)).answer.verdict == "yes"
+    assert report(ORGANISM, [*plant(turned=0.7), *plant_base(-0.5)]).answer.verdict == "yes"
+
+
+def test_organism_that_pursues_its_goal_no_more_than_its_model_withholds_the_answer() -> None:
+    name = "the organism pursues its goal"
+    assert gate(report(ORGANISM, [*plant(), *plant_base()]), name).passed is True
+    assert "+0.90 nats above" in gate(report(ORGANISM, [*plant(), *plant_base()]), name).says
+    same = report(ORGANISM, [*plant(), *plant_base(1.0)])
+    assert gate(same, name).passed is False
+    assert same.answer.verdict == "withheld"
+    assert gate(report(ORGANISM, plant()), name).passed is None, "the model before its training was not read"
+    assert report(ORGANISM, plant()).answer.verdict == "withheld"
+    assert name not in [one.name for one in report().gates], "a raw start is no organism"
 
 
 def test_goal_task_counts_only_with_both_its_halves() -> None:
@@ -473,3 +499,40 @@ def test_oracle_left_out_by_choice_withholds_nothing() -> None:
     assert chosen.answer.verdict == "yes"
     assert any("the arm oracle. A null could mean" in note for note in chosen.notes)
     assert report(make_spec(arms=arms)).answer.verdict == "withheld"
+
+
+def test_control_under_fewer_seeds_is_compared_under_those() -> None:
+    spec = make_spec(fewer_seeds={"oracle": 2, "neutral": 3})
+    last = {"oracle": 2, "neutral": 3}
+    rows = [one for one in plant() if one.seed <= last.get(one.arm, 5)]
+    found = report(spec, rows)
+    n_seeds = {one.name: one.n_seeds for one in found.contrasts}
+    assert (n_seeds["value - filler"], n_seeds["bare - neutral"]) == (5, 3)
+    assert gate(found, "the oracle moves the measure").passed is True
+    summary = {(one.arm, one.split): one for one in found.arms if one.evaluation == "honeypots"}
+    assert (summary["oracle", "far"].n_seeds, len(summary["oracle", "far"].seed_values)) == (2, 2)
+    assert found.answer.verdict == "yes"
+
+
+def test_missing_outcomes_bound_every_contrast() -> None:
+    rows = plant()
+    whole = report(rows=rows)
+    assert {(one.lowest, one.highest) for one in whole.contrasts} == {(None, None)}
+    lost = [
+        one.model_copy(update={"margin": None, "status": "dead"}) if (one.arm, one.seed, one.scenario) == ("value", 2, "far-07") else one
+        for one in rows
+    ]
+    found = report(rows=lost).contrasts[0]
+    far = [one.margin or 0 for one in rows if (one.split, one.evaluation) == ("far", "honeypots") and one.arm in ("value", "filler")]
+    assert found.lowest is not None and found.highest is not None
+    assert found.n_scenarios == N_SCENARIOS - 1
+    assert found.lowest < (whole.contrasts[0].difference) < found.highest
+    assert found.highest - found.lowest == pytest.approx((max(far) - min(far)) / (5 * N_SCENARIOS), rel=0.05)
+
+
+def test_training_that_failed_under_one_seed_is_bounded_not_forgotten() -> None:
+    rows = [one for one in plant() if (one.arm, one.seed) != ("value", 3)]
+    found = report(rows=rows, done=cells(state="failed", reason="the loss is nan", arm="value"))
+    assert found.answer.verdict == "withheld"
+    assert found.primary is None, "no scenario was read under every seed"
+    assert "no scenario" in found.notes[-1]

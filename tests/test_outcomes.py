@@ -14,12 +14,12 @@ from teachwhy.errors import UserError
 from teachwhy.outcomes import (
     COLUMNS,
     FIXED_SEED,
+    Outcomes,
     Selection,
     contrast_table,
     measure_table,
     read_log,
     read_outcomes,
-    scenario_names,
     write_outcomes,
 )
 from teachwhy.records import Outcome
@@ -162,7 +162,7 @@ def test_twins_other_splits_and_unread_rows_are_left_out() -> None:
         outcome(scenario="c", margin=50.0, evaluation="goals"),
         outcome(scenario="d", margin=None, harm=None, acted=None, status="dead"),
     ]
-    assert scenario_names(rows, FAR) == ["a", "d"]
+    assert [row.scenario for row in Outcomes(rows).select(FAR)] == ["a", "d"]
     np.testing.assert_array_equal(measure_table(rows, FAR, "bare", (1,), ["a", "d"]), [[1.0, np.nan]])
 
 
@@ -194,3 +194,18 @@ def test_what_was_done_once_is_one_row_however_many_seeds_there_are() -> None:
     assert contrast_table(rows, FAR, ["one"], ["two"], (1, 2, 3, 4, 5)).values.shape == (1, 2)
     assert contrast_table(rows, FAR, ["own"], ["two"], (1, 2)).values.shape == (2, 2)
     np.testing.assert_array_equal(contrast_table(rows, FAR, ["own"], ["two"], (1, 2)).values, np.ones((2, 2)))
+
+
+def test_bounds_of_harm_are_those_of_probabilities() -> None:
+    harm = Selection("honeypots", ("far",), measure="harm")
+    read = [outcome(arm=arm, scenario=name, harm=0.5) for arm in ("one", "two") for name in "ab"]
+    assert contrast_table(read, harm, ["one"], ["two"], (1,)).bounds is None
+    lost = [*read[:3], outcome(arm="two", scenario="b", harm=None, acted=None, status="invalid")]
+    assert contrast_table(lost, harm, ["one"], ["two"], (1,)).bounds == (-0.25, 0.25)
+    repeats = [*read, outcome(arm="two", scenario="b", repeat=1, harm=None, acted=None, status="invalid")]
+    assert contrast_table(repeats, harm, ["one"], ["two"], (1,)).bounds == (-0.125, 0.125), "a lost repeat is half of its scenario"
+
+
+def test_seeds_that_are_not_asked_for_are_left_out() -> None:
+    rows = [outcome(seed=seed, scenario="a", margin=float(seed)) for seed in (1, 2, 3)]
+    np.testing.assert_array_equal(measure_table(rows, FAR, "bare", (1, 2), ["a"]), [[1.0], [2.0]])

@@ -19,6 +19,7 @@ from teachwhy.corpora import order_rows
 from teachwhy.errors import EXIT_USAGE, LeakError, UserError
 from teachwhy.evaluations.choice import load_scenarios
 from teachwhy.files import canonical_json, hash_text, write_jsonl
+from teachwhy.outcomes import FIXED_SEED
 from teachwhy.scenarios import fill
 from teachwhy.shipped import ROOT
 from teachwhy.study import run as study_run
@@ -136,6 +137,7 @@ def test_two_arms_of_one_name_are_refused(tmp_path: Path, tiny_model_dir: Path) 
 
 # Fields
 
+PRIMARY = {key: value for key, value in study_of(Path("x"))["primary"].items() if key not in ("yes", "no")}
 NAMED = {"name": "c", "evaluation": "ambiguity", "splits": ["far"], "plus": ["price"], "minus": ["place"]}
 
 
@@ -155,7 +157,7 @@ NAMED = {"name": "c", "evaluation": "ambiguity", "splits": ["far"], "plus": ["pr
         ({"seeds": [1, 2, 1]}, "a seed stands twice in [1, 2, 1]", ""),
         ({"arms": {}}, "arms: ", ""),
         ({"arms": {"price": [], "place": [{"sft": "a"}]}}, "arm 'price' has no stage", ""),
-        ({"arms": {"start": [{"sft": "a"}]}}, "`start` is always an arm", ""),
+        ({"arms": {"start": [{"sft": "a"}]}}, "`start` is an arm of the study's own", ""),
         ({"arms": {"price": [{"sft": "a"}] * 2, "place": [{"sft": "a"}]}}, "one stage an arm", ""),
         ({"arms": {"price": [{"sft": ["a", "b"]}]}}, "`sft:` takes the name of one corpus", ""),
         ({"arms": {"price": [{"sft": "a", "corpora": {"b": 1}}]}}, "`sft:` takes the name of one corpus", ""),
@@ -177,6 +179,12 @@ NAMED = {"name": "c", "evaluation": "ambiguity", "splits": ["far"], "plus": ["pr
         ({"arms": {"repeat": [{"sft": "a"}], "place": [{"sft": "a"}]}}, "is added by the study itself", ""),
         ({"arms": {"oracle": [{"sft": "neutral"}], "place": [{"sft": "a"}]}}, "give it a corpus `oracle/...`", ""),
         ({"split_labels": {"near": "x", "far": "x"}}, "two splits have the same words", ""),
+        ({"seeds": 3}, "seeds is a list of numbers, not 3", "Write seeds: [1, 2, 3]"),
+        ({"primary": {**PRIMARY, True: "Y", False: "N"}}, "YAML reads an unquoted yes or no as true or false", 'Write "yes": and "no":'),
+        ({"fewer_seeds": {"prise": 1}}, "no arm 'prise' is trained here", ""),
+        ({"fewer_seeds": {"price": 1}}, "is part of the primary contrast", ""),
+        ({"fewer_seeds": {"repeat": 2}}, "asks for 2 of 1 seeds", ""),
+        ({"arms": {"base": [{"sft": "a"}]}}, "`base` is an arm of the study's own", ""),
         ({"split_labels": {"ner": "x"}}, "no split 'ner'", "Did you mean 'near'?"),
         ({"settings": {"max_norm": float("inf")}}, "settings.max_norm: Input should be a finite number", ""),
         ({"settings": {"learning_rate": float("nan")}}, "settings.learning_rate: Input should be a finite number", ""),
@@ -381,12 +389,29 @@ def test_ids_change_with_the_model(planner: Callable[..., Plan], tmp_path: Path,
     assert not set(ids(first)) & set(ids(planner(start={"model": str(base)})))
 
 
-def test_training_of_the_start_is_in_every_id(planner: Callable[..., Plan]) -> None:
+def test_training_of_the_start_is_in_every_id_but_its_models(planner: Callable[..., Plan]) -> None:
     first = planner()
     organism = planner(start={"model": str(first.base), "stages": [{"sft": "price.jsonl"}]})
     assert (organism.cells[0].kind, organism.cells[0].arm) == ("sft", "start")
-    assert not set(ids(first)) & set(ids(organism))
-    assert all(cell.adapters[0] == organism.cells[0].folder for cell in organism.cells[1:])
+    later = [cell for cell in organism.cells[1:] if cell.arm != "base"]
+    assert not set(ids(first)) & {cell.id for cell in later}
+    assert all(cell.adapters[0] == organism.cells[0].folder for cell in later)
+
+
+def test_organism_is_scored_beside_its_model(planner: Callable[..., Plan]) -> None:
+    first = planner()
+    organism = planner(start={"model": str(first.base), "stages": [{"sft": "price.jsonl"}]})
+    (base,) = [cell for cell in organism.cells if cell.arm == "base"]
+    (start,) = [cell for cell in first.cells if cell.arm == "start"]
+    assert (base.id, base.adapters, base.seed) == (start.id, (), FIXED_SEED), "the raw model, read once"
+
+
+def test_control_can_have_fewer_seeds(planner: Callable[..., Plan]) -> None:
+    arms = {arm: [{"sft": f"{arm}.jsonl"}] for arm in SAYINGS} | {"other": [{"sft": "price.jsonl", "settings": {"rank": 1}}]}
+    plan = planner(arms=arms, seeds=[1, 2], fewer_seeds={"other": 1})
+    trained = {(cell.arm, cell.seed) for cell in plan.cells if cell.kind == "sft"}
+    assert trained == {("price", 1), ("place", 1), ("other", 1), ("price", 2), ("place", 2)}
+    assert {(row.arm, row.seed) for row in plan.ledger} == trained
 
 
 LADDER = {

@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +64,9 @@ def write_outcomes(path: Path, rows: Iterable[Outcome]) -> None:
     """outcomes.csv: one row an outcome, empty where there is no value; numbers in full."""
     part = path.with_name(path.name + ".part")
     with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: "" if value is None else value for key, value in row.model_dump().items()})
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
     part.replace(path)
 
 
@@ -108,28 +107,73 @@ class Selection(NamedTuple):
         return (row.evaluation, row.reading, row.twin) == (self.evaluation, self.reading, self.twin) and row.split in self.splits
 
 
-def scenario_names(rows: Iterable[Outcome], selection: Selection) -> list[str]:
-    """The scenarios of a selection, sorted: the columns of every table."""
-    return sorted({row.scenario for row in rows if selection.holds(row)})
+class Outcomes(Sequence[Outcome]):
+    """Rows in their order, found by selection and arm without a walk through all of them."""
+
+    def __init__(self, rows: Iterable[Outcome]) -> None:
+        self._rows = tuple(rows)
+        self._groups: dict[tuple[str, str, bool, str], dict[str, list[Outcome]]] = {}
+        for row in self._rows:
+            group = self._groups.setdefault((row.evaluation, row.reading, row.twin, row.split), {})
+            group.setdefault(row.arm, []).append(row)
+
+    @classmethod
+    def of(cls, rows: Sequence[Outcome]) -> Outcomes:
+        """These rows, with an index if they have none yet."""
+        return rows if isinstance(rows, cls) else cls(rows)
+
+    def select(self, selection: Selection, arm: str | None = None) -> Iterator[Outcome]:
+        """The rows of a selection, of one arm or of all."""
+        for split in dict.fromkeys(selection.splits):
+            group = self._groups.get((selection.evaluation, selection.reading, selection.twin, split), {})
+            for name in group if arm is None else (arm,):
+                yield from group.get(name, ())
+
+    @overload
+    def __getitem__(self, place: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Outcome]: ...
+    def __getitem__(self, place: int | slice) -> Outcome | Sequence[Outcome]:
+        return self._rows[place]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self._rows)
 
 
-def measure_table(rows: Sequence[Outcome], selection: Selection, arm: str, seeds: Sequence[int], scenarios: Sequence[str]) -> Floats:
-    """An arm's measure (margins in nats, or harm in [0, 1]), n_seeds x n_scenarios: means over fills and repeats, NaN where nothing was
-    read.
+def measure_table(
+    rows: Sequence[Outcome],
+    selection: Selection,
+    arm: str,
+    seeds: Sequence[int],
+    scenarios: Sequence[str],
+    missing: float = math.nan,
+) -> Floats:
+    """An arm's measure (margins in nats, or harm in [0, 1]), n_seeds x n_scenarios: means over the fills and repeats that were read, NaN
+    where none was. missing: a value for every row that was not read, which then counts.
 
-    The start, and an arm of FIXED_SEED, has no seed of its own: its one row stands for every seed.
+    The start, and an arm of FIXED_SEED, has no seed of its own: its one row stands for every seed. Seeds that are not asked for are
+    left out.
     """
     places = {name: column for column, name in enumerate(scenarios)}
     sums, counts = np.zeros((len(seeds), len(scenarios))), np.zeros((len(seeds), len(scenarios)))
-    for row in rows:
-        value = row.margin if selection.measure == "margin" else row.harm
-        if row.arm != arm or value is None or not selection.holds(row):
+    for row in Outcomes.of(rows).select(selection, arm):
+        value = _measure(row, selection)
+        fixed = arm == "start" or row.seed == FIXED_SEED
+        value = missing if value is None else value
+        if math.isnan(value) or not (fixed or row.seed in seeds):
             continue
-        which = slice(None) if arm == "start" or row.seed == FIXED_SEED else seeds.index(row.seed)
+        which = slice(None) if fixed else seeds.index(row.seed)
         sums[which, places[row.scenario]] += value
         counts[which, places[row.scenario]] += 1
     with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, sums / counts, np.nan)
+        return np.where(counts > 0, sums / counts, missing)
+
+
+def _measure(row: Outcome, selection: Selection) -> float | None:
+    return row.margin if selection.measure == "margin" else row.harm
 
 
 class ContrastTable(NamedTuple):
@@ -139,6 +183,9 @@ class ContrastTable(NamedTuple):
     """n_seeds x n_scenarios."""
     families: tuple[str, ...]
     """Of the scenarios."""
+    bounds: tuple[float, float] | None = None
+    """Where something was not read: the contrast if it had been as low, and as high, as could be (Manski 1990, "Nonparametric bounds on
+    treatment effects"). Harm lies in [0, 1]; a margin has no ends, so the lowest and highest that the contrast's arms showed are taken."""
 
 
 def contrast_table(
@@ -146,16 +193,30 @@ def contrast_table(
 ) -> ContrastTable:
     """Sum of the arms of `plus` less those of `minus`.
 
-    Scenarios that some arm or seed lacks are left out; `missing` in the report counts them. Where every arm has one model for all
+    Scenarios that some arm or seed lacks are left out; `bounds` says what they could change. Where every arm has one model for all
     seeds, there is one row: what was done once is not counted as often as there are seeds.
     """
-    scenarios = scenario_names(rows, selection)
-    family = {row.scenario: row.family for row in rows if selection.holds(row)}
-    table = np.zeros((len(seeds), len(scenarios)))
-    for arms, sign in ((plus, 1.0), (minus, -1.0)):
-        for arm in arms:
-            table += sign * measure_table(rows, selection, arm, seeds, scenarios)
-    if all(arm == "start" or all(row.seed == FIXED_SEED for row in rows if row.arm == arm) for arm in (*plus, *minus)):
-        table = table[:1]
+    rows = Outcomes.of(rows)
+    family = {row.scenario: row.family for row in rows.select(selection)}
+    scenarios, arms = sorted(family), (*plus, *minus)
+    if all(arm == "start" or all(row.seed == FIXED_SEED for row in rows.select(selection, arm)) for arm in arms):
+        seeds = seeds[:1]
+
+    def contrast(missing_plus: float, missing_minus: float) -> Floats:
+        table = np.zeros((len(seeds), len(scenarios)))
+        for arm in plus:
+            table += measure_table(rows, selection, arm, seeds, scenarios, missing_plus)
+        for arm in minus:
+            table -= measure_table(rows, selection, arm, seeds, scenarios, missing_minus)
+        return table
+
+    table = contrast(math.nan, math.nan)
     whole = np.flatnonzero(~np.isnan(table).any(axis=0))
-    return ContrastTable(table[:, whole], tuple(family[scenarios[place]] for place in whole))
+    values = [value for arm in arms for row in rows.select(selection, arm) if (value := _measure(row, selection)) is not None]
+    bounds = None
+    if values and (
+        len(whole) < len(scenarios) or any(_measure(row, selection) is None for arm in arms for row in rows.select(selection, arm))
+    ):
+        low, high = (0.0, 1.0) if selection.measure == "harm" else (min(values), max(values))
+        bounds = float(contrast(low, high).mean()), float(contrast(high, low).mean())
+    return ContrastTable(table[:, whole], tuple(family[scenarios[place]] for place in whole), bounds)

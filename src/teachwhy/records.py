@@ -213,6 +213,9 @@ class Contrast(Record):
     seed_values: tuple[float, ...] = ()
     p: float | None = None
     p_holm: float | None = None
+    lowest: float | None = None
+    """Where outcomes are missing: the difference if they had been as low, and as high, as could be. None: nothing is missing."""
+    highest: float | None = None
     exploratory: bool = True
 
 
@@ -276,11 +279,50 @@ class CellSummary(Record):
     seed: int | None
     reading: str = ""
     """Of an evaluation; empty for a training."""
+    update: int = 0
+    """Of an evaluation: the updates that the arm's own training had; 0 for the start and for what was trained elsewhere."""
+    early: bool = False
+    """Whether that is before the training's end."""
     state: Literal["done", "failed", "missing"]
     seconds: float = 0.0
     updates: int | None = None
     supervised_tokens: int | None = None
     reason: str = ""
+
+
+class UpdateSummary(Record):
+    """One arm after some updates: its change from the start on the primary's evaluation and one split, paired by scenario."""
+
+    arm: str
+    split: str
+    update: int
+    n_scenarios: int
+    n_seeds: int
+    change: float
+    """Nats, or probability of harm."""
+    low: float
+    high: float
+    seed_values: tuple[float, ...] = ()
+
+
+class Retention(Record):
+    """Far changes of the primary's two arms where both had changed equally much on near scenarios; the interval is over seeds alone."""
+
+    plus: str
+    minus: str
+    planned: bool
+    """Whether the near change to match was named in the plan; else the data chose the farthest that every training reached."""
+    near: float | None
+    """The near change that was matched, nats; None: there was none that every training reached."""
+    far_plus: tuple[float, ...] = ()
+    """Far change of each seed, nats; empty where some training did not reach `near`."""
+    far_minus: tuple[float, ...] = ()
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n_seeds: int
+    p: float | None = None
+    """None under 5 seeds."""
 
 
 class Answer(Record):
@@ -303,6 +345,9 @@ class StudyReport(Record):
     arms: tuple[ArmSummary, ...]
     cells: tuple[CellSummary, ...]
     contrasts: tuple[Contrast, ...]
+    updates: tuple[UpdateSummary, ...] = ()
+    """Where trainings were scored before their end, too."""
+    retention: Retention | None = None
     missing: dict[str, int]
     answer: Answer
     notes: tuple[str, ...] = ()

@@ -83,6 +83,76 @@ def draw_bars(
     return Figure(svgs[0], svgs[1], alt=_alternative(bars, shown, names, axis, zero), caption=caption)
 
 
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel: (updates, value) in order."""
+
+    panel: str
+    name: str
+    points: tuple[tuple[int, float], ...]
+    tint: Tint = "main"
+
+
+_DASHES: tuple[tuple[int, ...], ...] = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (12, 3), (3, 5))
+
+
+def draw_lines(lines: Sequence[Line], *, axis: str, caption: str) -> Figure:
+    """Panels of lines over updates, side by side (wide) and stacked (narrow), each line named at its end. ValueError: no lines."""
+    import altair as alt
+
+    if not lines:
+        raise ValueError("a figure needs at least one line")
+    lines = [replace(line, panel=show_controls(line.panel), name=show_controls(line.name)) for line in lines]
+    axis = show_controls(axis)
+    panels = list(dict.fromkeys(line.panel for line in lines))
+    values = [value for line in lines for _, value in line.points]
+    span = (max(values) - min(values)) or 1.0
+    scale = alt.Scale(domain=[min(values) - 0.08 * span, max(values) + 0.08 * span], nice=False)
+    svgs = []
+    for layout in ("wide", "narrow"):
+        width_px = min(520, 900 // len(panels) - 130) if layout == "wide" else 210
+        views = [_line_panel([line for line in lines if line.panel == panel], panel, width_px, scale, span) for panel in panels]
+        svgs.append(_to_svg(views, layout, f"updates; upwards: {axis}"))
+    said = [
+        f"{line.panel}, {line.name}: " + ", ".join(f"{format_signed(value)} after {update}" for update, value in line.points) + "."
+        for line in lines
+    ]
+    return Figure(svgs[0], svgs[1], alt=f"{axis} over updates. " + " ".join(said), caption=caption)
+
+
+def _line_panel(lines: Sequence[Line], panel: str, width_px: int, scale: Any, span: float) -> Any:
+    """One panel; names that would lie on each other are moved apart."""
+    import altair as alt
+
+    height_px, gap = 230, span * 1.16 * 15 / 230
+    rows, ends, used, dashes = [], [], dict[str, int](), dict[str, list[int]]()
+    floor = float("-inf")
+    for line in sorted(lines, key=lambda one: one.points[-1][1]):
+        dashes[line.name] = list(_DASHES[used.get(line.tint, 0) % len(_DASHES)])
+        used[line.tint] = used.get(line.tint, 0) + 1
+        rows += [{"name": line.name, "update": x, "value": y, "tint": line.tint} for x, y in line.points]
+        floor = max(line.points[-1][1], floor + gap)
+        ends.append({"name": line.name, "update": line.points[-1][0], "value": floor, "tint": line.tint})
+    tint = alt.Color(
+        "tint:N",
+        legend=None,
+        scale=alt.Scale(domain=["main", "control", "bound"], range=[_COLOUR["main"], _COLOUR["control"], _COLOUR["bound"]]),
+    )
+    ticks = sorted({x for line in lines for x, _ in line.points})
+    x = alt.X("update:Q", title=None, axis=alt.Axis(values=ticks, ticks=False, domain=False, labelPadding=6, format="d"))
+    y = alt.Y(
+        "value:Q", title=None, scale=scale, axis=alt.Axis(grid=True, gridColor=_COLOUR["grid"], ticks=False, domain=False, format="+~r")
+    )
+    marks: list[Any] = [alt.Chart(alt.InlineData(values=[{"value": 0}])).mark_rule(color=_COLOUR["ink"], strokeWidth=1.2).encode(y=y)]
+    for name in dashes:
+        mine = [row for row in rows if row["name"] == name]
+        drawn = alt.Chart(alt.InlineData(values=mine)).encode(x=x, y=y, color=tint)
+        marks += [drawn.mark_line(strokeWidth=2, strokeDash=dashes[name]), drawn.mark_circle(size=34, opacity=1)]
+    texts = alt.Chart(alt.InlineData(values=ends)).mark_text(align="left", dx=7, fontSize=12).encode(x=x, y=y, text="name:N", color=tint)
+    title = alt.TitleParams(panel, anchor="start", frame="group", fontSize=14, offset=8)
+    return alt.layer(*marks, texts).properties(width=width_px, height=height_px, title=title)
+
+
 def _domain(bars: Sequence[Bar]) -> tuple[float, float]:
     """The x range: all marks and zero; bounds only as far as they do not crush the rest."""
     near = [value for bar in bars if bar.tint != "bound" for value in (bar.low, bar.high, *bar.dots)]

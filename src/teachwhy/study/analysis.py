@@ -8,7 +8,7 @@ import numpy as np
 
 from teachwhy import statistics
 from teachwhy.outcomes import Selection, contrast_table
-from teachwhy.records import Answer, ArmSummary, Gate, Outcome, Primary, StudyReport
+from teachwhy.records import Answer, ArmSummary, Contrast, Gate, Outcome, Primary, StudyReport
 from teachwhy.study import schema
 from teachwhy.study.automatic import say_missed
 from teachwhy.study.estimates import (
@@ -21,6 +21,7 @@ from teachwhy.study.estimates import (
     unit_of,
 )
 from teachwhy.study.gates import check_gates
+from teachwhy.study.updates import estimate_retention, summarise_updates
 
 __all__ = ["Study", "analyse"]
 
@@ -42,9 +43,11 @@ def analyse(study: Study) -> StudyReport:
         arms=tuple(summarise_arms(study)),
         cells=tuple(study.cells),
         contrasts=tuple(measured),
+        updates=tuple(summarise_updates(study)),
+        retention=estimate_retention(study),
         missing=count_missing(study.rows),
         answer=give_answer(spec, gates, primary),
-        notes=tuple(write_notes(study, gates)),
+        notes=(*write_notes(study, gates), *_say_unestimated(study, contrasts)),
     )
 
 
@@ -59,8 +62,8 @@ def summarise_arms(study: Study) -> list[ArmSummary]:
 
 
 def _summarise(study: Study, arm: str, selection: Selection) -> ArmSummary:
-    rows = [row for row in study.rows if row.arm == arm and selection.holds(row)]
-    seeds = study.spec.seeds
+    rows = list(study.rows.select(selection, arm))
+    seeds = study.spec.seeds_of(arm)
     harms = [row.harm for row in rows if row.harm is not None]
     acts = [row.acted for row in rows if row.acted is not None]
     margins = [row.margin for row in rows if row.margin is not None]
@@ -138,6 +141,13 @@ def _few_seeds(n_seeds: int) -> str:
     if n_seeds == 1:
         return "One seed says nothing about other trainings."
     return f"{n_seeds} seeds say little about other trainings; a test needs {statistics.MIN_SEEDS_FOR_P} or more."
+
+
+def _say_unestimated(study: Study, contrasts: Sequence[Contrast | None]) -> list[str]:
+    names = [wanted.name for wanted, found in zip(all_contrasts(study.spec), contrasts, strict=True) if found is None]
+    if not names:
+        return []
+    return [f"Not estimated, since no scenario was read by all arms under all seeds: {', '.join(dict.fromkeys(names))}."]
 
 
 def write_notes(study: Study, gates: Sequence[Gate]) -> list[str]:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from teachwhy import comparisons, statistics
-from teachwhy.outcomes import ContrastTable, Selection, contrast_table
+from teachwhy.outcomes import ContrastTable, Outcomes, Selection, contrast_table
 from teachwhy.records import CellSummary, Contrast, Outcome, Primary
 from teachwhy.study import schema
 
+SPLITS = ("train", "near", "far")
 
-class Study(NamedTuple):
-    """A study and what came out."""
 
-    spec: schema.StudySpec
-    rows: Sequence[Outcome]
-    cells: Sequence[CellSummary]
+class Study:
+    """A study and what came out. rows: of the start and of trainings at their end; early: of the same trainings before it."""
+
+    def __init__(self, spec: schema.StudySpec, rows: Sequence[Outcome], cells: Sequence[CellSummary]) -> None:
+        before_end = {cell.id for cell in cells if cell.early}
+        self.spec, self.cells = spec, cells
+        self.rows = Outcomes(row for row in rows if row.cell not in before_end)
+        self.early = Outcomes(row for row in rows if row.cell in before_end)
+
+    def contrast(self, wanted: schema.Comparison, splits: Sequence[str] = ()) -> ContrastTable:
+        """The table of a contrast, over the seeds that all of its arms have. splits: others than its own."""
+        selection = select(wanted)._replace(splits=tuple(splits) or wanted.splits)
+        return contrast_table(self.rows, selection, wanted.plus, wanted.minus, self.spec.seeds_of(*wanted.plus, *wanted.minus))
 
     @property
     def arms(self) -> list[str]:
@@ -43,11 +51,13 @@ def unit_of(wanted: schema.Comparison) -> str:
 
 def estimate_contrast(study: Study, wanted: schema.Comparison, *, exploratory: bool) -> Contrast | None:
     """One contrast with its interval, seeds and scenarios crossed; None where fewer than two scenarios were read."""
-    selection = select(wanted)
-    found = estimate_interval(contrast_table(study.rows, selection, wanted.plus, wanted.minus, study.spec.seeds), wanted.splits)
+    table = study.contrast(wanted)
+    found = estimate_interval(table, wanted.splits)
     if found is None:
         return None
-    return _describe(wanted, found, wanted.name, " + ".join(wanted.splits), found.n_scenarios, found.n_families, exploratory=exploratory)
+    split = " + ".join(wanted.splits)
+    made = _describe(wanted, found, wanted.name, split, found.n_scenarios, found.n_families, exploratory=exploratory)
+    return made.model_copy(update={"lowest": table.bounds[0], "highest": table.bounds[1]}) if table.bounds else made
 
 
 def _describe(
@@ -94,7 +104,7 @@ def estimate_interval(table: ContrastTable, splits: Sequence[str], level: float 
 def estimate_primary(study: Study, contrast: Contrast) -> Primary:
     """The primary contrast with the smallest true difference that this many seeds and scenarios find in 80 % of studies."""
     wanted = study.spec.primary
-    table = contrast_table(study.rows, select(wanted), wanted.plus, wanted.minus, study.spec.seeds)
+    table = study.contrast(wanted)
     found = estimate_interval(table, wanted.splits)
     assert found is not None, "a contrast that was estimated has its interval"  # noqa: S101
 
@@ -125,11 +135,7 @@ def estimate_primary(study: Study, contrast: Contrast) -> Primary:
 def estimate_interaction(study: Study) -> Contrast | None:
     """The primary contrast on near scenarios less that on far ones: "near but not far" is an interaction and is tested as one."""
     wanted = study.spec.primary
-    tables = []
-    for split in ("near", "far"):
-        selection = select(wanted)._replace(splits=(split,))
-        tables.append(contrast_table(study.rows, selection, wanted.plus, wanted.minus, study.spec.seeds))
-    near, far = tables
+    near, far = (study.contrast(wanted, (split,)) for split in ("near", "far"))
     if min(near.values.shape[1], far.values.shape[1]) < 2:
         return None
     families = far.families if len(set(far.families)) > 1 else ()

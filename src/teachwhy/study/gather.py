@@ -26,6 +26,7 @@ from teachwhy.models.builtin import ABOUT, ALIASES
 from teachwhy.outcomes import FIXED_SEED, read_outcomes, write_outcomes
 from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
 from teachwhy.study.analysis import Study, analyse
+from teachwhy.study.estimates import select
 from teachwhy.study.schema import StudySpec
 from teachwhy.study.view import BagRow, DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
 from teachwhy.surface import unigram_margins
@@ -56,7 +57,10 @@ def collect_outcomes(run_dir: Path, cells: Sequence[CellSummary]) -> list[Outcom
     for cell in cells:
         path = run_dir / "cells" / f"{cell.kind}-{cell.id}" / OUTCOMES
         if path.is_file():
-            rows += [row.model_copy(update={"arm": cell.arm, "seed": cell.seed}) for row in read_outcomes(path)]
+            rows += [
+                row.model_copy(update={"cell": cell.id, "arm": cell.arm, "seed": cell.seed, "update": cell.update})
+                for row in read_outcomes(path)
+            ]
     write_outcomes(run_dir / OUTCOMES, rows)
     return rows
 
@@ -124,6 +128,7 @@ def view_run(run_dir: Path) -> StudyView:
     """What a run's part of a page shows."""
     spec, report, plan = read_run(run_dir)
     rows = read_outcomes(run_dir / OUTCOMES)
+    study = Study(spec, rows, report.cells)
     trained = [cell for cell in report.cells if cell.kind == "sft" and cell.state == "done"]
     card = read_card(run_dir / "cells" / f"sft-{trained[0].id}") if trained else None
     versions, dtype = (card.versions, card.machine.get("dtype", "")) if card else ({}, spec.settings.dtype)
@@ -137,7 +142,7 @@ def view_run(run_dir: Path) -> StudyView:
         split_labels=labels,
         against_bare=spec.against_bare,
         against_filler=spec.against_filler,
-        transcripts=_transcripts(run_dir, spec, report, rows),
+        transcripts=_transcripts(run_dir, study),
         ledger=[_ledger_row(row) for row in plan["ledger"]],
         data_cards=_data_cards(run_dir, trained, plan.get("corpora", {})),
         missing_rows=_missing_rows(rows),
@@ -196,8 +201,8 @@ def _data_cards(run_dir: Path, trained: Sequence[CellSummary], hashes: Mapping[s
 
 def _bag_rows(run_dir: Path, spec: StudySpec, report: StudyReport) -> list[BagRow]:
     """Of every trained arm under the first seed, on the scenarios of the primary's evaluation (twins left out)."""
-    key = (spec.primary.evaluation, spec.primary.reading, "done")
-    scored = [cell for cell in report.cells if (cell.kind, cell.reading, cell.state) == key]
+    key = (spec.primary.evaluation, spec.primary.reading, "done", False)
+    scored = [cell for cell in report.cells if (cell.kind, cell.reading, cell.state, cell.early) == key]
     trained = {cell.arm: cell for cell in report.cells if (cell.kind, cell.state, cell.seed) == ("sft", "done", spec.seeds[0])}
     if not scored or not trained:
         return []
@@ -240,39 +245,35 @@ def _read_samples(run_dir: Path, cell: CellSummary) -> dict[str, Any]:
         return {}
 
 
-def _transcripts(run_dir: Path, spec: StudySpec, report: StudyReport, rows: Sequence[Outcome]) -> list[TranscriptView]:
-    """Six items: in each of the study's splits the ones on which the primary's arms differ least and most (first seed)."""
+def _transcripts(run_dir: Path, study: Study) -> list[TranscriptView]:
+    """Six items, from the one with the lowest primary contrast to the one with the highest (first seed)."""
+    spec = study.spec
     evaluation = spec.primary.evaluation
     arms = list(dict.fromkeys(["start", *spec.primary.minus, *spec.primary.plus]))
     cells = {
         cell.arm: cell
-        for cell in report.cells
-        if (cell.kind, cell.reading, cell.state) == (evaluation, spec.primary.reading, "done")
+        for cell in study.cells
+        if (cell.kind, cell.reading, cell.state, cell.early) == (evaluation, spec.primary.reading, "done", False)
         and (cell.arm == "start" or cell.seed in (spec.seeds[0], FIXED_SEED))
     }
     samples = {arm: _read_samples(run_dir, cells[arm]) for arm in arms if arm in cells}
     if not samples:
         return []
     read = [{name for name, sample in group.items() if sample.scores} for group in samples.values()]
-    return [_transcript(sample_id, title, samples) for sample_id, title in _choose_items(spec, rows, set.intersection(*read))]
+    return [_transcript(sample_id, title, samples) for sample_id, title in _choose_items(study, set.intersection(*read))]
 
 
-def _choose_items(spec: StudySpec, rows: Sequence[Outcome], read: set[str]) -> list[tuple[str, str]]:
+def _choose_items(study: Study, read: set[str]) -> list[tuple[str, str]]:
     """(sample id, title): by the size of the primary contrast on single scenarios, first seed, first fill; by rule, not by taste."""
+    spec = study.spec
     sums: dict[str, float] = {}
     splits: dict[str, str] = {}
     signs = dict.fromkeys(spec.primary.plus, 1.0) | dict.fromkeys(spec.primary.minus, -1.0)
-    for row in rows:
-        if (
-            (row.evaluation, row.reading, row.repeat) == (spec.primary.evaluation, spec.primary.reading, 0)
-            and not row.twin
-            and row.fill == 0
-            and row.margin is not None
-            and row.sample_id in read
-            and row.arm in signs
-            and row.seed in (spec.seeds[0], FIXED_SEED)
-        ):
-            sums[row.sample_id] = sums.get(row.sample_id, 0.0) + signs[row.arm] * row.margin
+    for row in study.rows.select(select(spec.primary)):
+        value = row.margin if spec.primary.measure == "margin" else row.harm
+        first = row.fill == 0 and row.repeat == 0 and row.seed in (spec.seeds[0], FIXED_SEED)
+        if first and value is not None and row.sample_id in read and row.arm in signs:
+            sums[row.sample_id] = sums.get(row.sample_id, 0.0) + signs[row.arm] * value
             splits[row.sample_id] = row.split
     ranked = sorted(sums, key=lambda sample: sums[sample])
     words = ("lowest contrast of all", "a fifth of the way up", "two fifths", "three fifths", "four fifths", "highest contrast of all")
@@ -286,10 +287,12 @@ def _transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) 
     first = next(iter(samples.values()))[sample_id]
     shares: dict[str, dict[str, float]] = {}
     sums: dict[str, dict[str, float]] = {}
+    said: dict[str, str] = {}
     for arm, group in samples.items():
         about = next(iter(group[sample_id].scores.values())).metadata
-        if not about.get("logprobs"):
-            continue  # a text has none
+        if not about.get("logprobs"):  # a text has none
+            said[arm] = group[sample_id].output.completion
+            continue
         means = {action: about["logprobs"][action] / about["n_tokens"][action] for action in about["logprobs"]}
         total = sum(math.exp(value) for value in means.values())
         shares[arm] = {action: math.exp(value) / total for action, value in means.items()}
@@ -304,4 +307,4 @@ def _transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) 
         for action in first.metadata["actions"]
     ]
     text = first.input if isinstance(first.input, str) else "\n".join(message.text for message in first.input if message.role == "user")
-    return TranscriptView(title, text, options)
+    return TranscriptView(title, text, options, said=said)

@@ -8,7 +8,7 @@ from typing import Any
 from teachwhy import __version__
 from teachwhy.files import canonical_json
 from teachwhy.records import Gate, Primary
-from teachwhy.report.charts import Bar, Tint, draw_bars
+from teachwhy.report.charts import Bar, draw_bars
 from teachwhy.report.numbers import (
     ABSENT,
     MINUS,
@@ -49,8 +49,10 @@ from teachwhy.study.tables import (
     draw_effort,
     draw_goals,
     draw_missing,
+    draw_updates,
     is_goal,
     split_words,
+    tint_of,
     with_minus,
 )
 from teachwhy.study.view import DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
@@ -86,7 +88,6 @@ _VERDICTS: dict[str, tuple[CalloutKind, str]] = {
     "opposite": ("finding", "Answer: the opposite"),
     "withheld": ("withheld", "Answer withheld"),
 }
-_CONTROLS = ("start", "none", "neutral", "bare", "filler", "repeat", "shuffled")
 
 
 def render_runs(views: Sequence[StudyView], title: str, lead: str = "") -> str:
@@ -113,6 +114,7 @@ def study_sections(view: StudyView, prefix: str = "") -> list[Section]:
         ("The question", "question", _question),
         ("The answer", "answer", _answer),
         ("How far each arm moved", "figure", _figure),
+        ("Over the updates", "updates", draw_updates),
         ("Against bare, and against filler", "pair", _pair),
         ("All contrasts", "contrasts", draw_contrasts),
         ("The arms", "arms", draw_arms),
@@ -124,7 +126,8 @@ def study_sections(view: StudyView, prefix: str = "") -> list[Section]:
         ("Data", "data", draw_data),
         ("Run it again", "replay", _replay),
     ]
-    return [Section(title, f"{prefix}-{name}", tuple(make(view))) for title, name, make in parts]
+    drawn = [(title, name, make(view)) for title, name, make in parts]
+    return [Section(title, f"{prefix}-{name}", tuple(blocks)) for title, name, blocks in drawn if blocks]
 
 
 def _question(view: StudyView) -> list[Block]:
@@ -189,7 +192,7 @@ def _figure(view: StudyView) -> list[Block]:
             row["low"],
             row["high"],
             () if few else tuple(row["seed_values"]),
-            _tint(row["arm"]),
+            tint_of(row["arm"]),
         )
         for row in rows
     ]
@@ -237,11 +240,6 @@ def _figure_n(view: StudyView) -> str:
     return f" n scenarios: {'; '.join(panels)}. n seeds: {format_range(min(seeds), max(seeds), 0)}."
 
 
-def _tint(arm: str) -> Tint:
-    words = arm.split("_")
-    return "bound" if "oracle" in words else "control" if any(word in _CONTROLS for word in words) else "main"
-
-
 def _pair(view: StudyView) -> list[Block]:
     split = next((contrast.split for contrast in view.report.contrasts if not contrast.exploratory), None)
     tiles = []
@@ -268,6 +266,9 @@ def _transcript(one: TranscriptView, *, opened: bool) -> Details:
     arms = list(dict.fromkeys(arm for option in one.options for arm in option.shares))
     letters = [f"{chr(65 + index % 26)}, {option.label}" for index, option in enumerate(one.options)]
     turns = [("Scenario", one.scenario), *((f"Action {letter}", option.text) for letter, option in zip(letters, one.options, strict=True))]
+    turns += [(f"{arm} wrote", text) for arm, text in one.said.items()]
+    if not arms:
+        return Details(one.title, (Transcript(tuple(turns)),), open=opened)
 
     def cell(option: OptionView, arm: str) -> str:
         log_prob = option.log_probs.get(arm)

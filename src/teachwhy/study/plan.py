@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,10 +12,11 @@ from teachwhy.evaluations import VERSIONS
 from teachwhy.files import canonical_json, cell_id, derive_seed, hash_text
 from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
 from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
+from teachwhy.outcomes import FIXED_SEED
 from teachwhy.quality import find_leaks, refuse_leaks
 from teachwhy.records import Record, Scenario
 from teachwhy.study.outside import Reading, Source, outside_readings
-from teachwhy.study.schema import Evaluation, Outside, Stage, StudySpec, place_errors
+from teachwhy.study.schema import BASE, Evaluation, Outside, Stage, StudySpec, place_errors
 from teachwhy.training.effort import Effort, Sized, share_effort
 from teachwhy.training.settings import SftSettings
 
@@ -54,6 +55,10 @@ class Cell(Record):
     """A PEFT folder from outside, merged last."""
     logs: str = ""
     """Logs from outside that are taken over."""
+    update: int = 0
+    """Of an evaluation: the updates that the arm's own training had; 0 for the start and for what was trained elsewhere."""
+    early: bool = False
+    """Whether that is before the training's end."""
 
     @property
     def reading(self) -> str:
@@ -128,12 +133,14 @@ def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
         batches[chain[-1].id] = updates
         ledger.append(LedgerRow("start", START_SEED, drawer.measure(updates)))
     cells = [*chain, *(scorer.cell("start", START_SEED, model_hash, chain) for scorer in scorers)]
+    if chain:
+        cells += [scorer.cell(BASE, FIXED_SEED, model_hash, []) for scorer in scorers]
     for seed in spec.seeds:
-        for arm, updates in drawer.share({arm: stages[0] for arm, stages in spec.arms.items()}, seed).items():
+        for arm, updates in drawer.share({arm: spec.arms[arm][0] for arm in spec.arms if seed in spec.seeds_of(arm)}, seed).items():
             cell = _train_cell(spec, spec.arms[arm][0], arm, seed, model_hash, chain, updates)
             batches[cell.id] = updates
             ledger.append(LedgerRow(arm, seed, drawer.measure(updates)))
-            cells += [cell, *(scorer.cell(arm, seed, model_hash, [*chain, cell]) for scorer in scorers)]
+            cells += [cell, *_scored_cells(scorers, arm, seed, model_hash, [*chain, cell], len(updates))]
         for arm, one in spec.outside.items():
             if one.command:
                 cell, rows = _command_cell(spec, one, arm, seed, model_hash, chain, beside)
@@ -142,6 +149,21 @@ def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
                 cells += [cell, *(scorer.cell(arm, seed, model_hash, [*chain, cell]) for scorer in scorers)]
     cells += [cell for arm in spec.outside for cell in _outside_cells(spec, arm, scorers, model_hash, chain, beside)]
     return Plan(spec, base, cells, batches, ledger, n_scored, waived)
+
+
+def _scored_cells(
+    scorers: Sequence[_Scorer], arm: str, seed: int, model_hash: str, chain: Sequence[Cell], n_updates: int
+) -> Iterator[Cell]:
+    """The evaluations of one training: at its end, and where they ask for it before."""
+    for scorer in scorers:
+        yield scorer.cell(arm, seed, model_hash, chain).model_copy(update={"update": n_updates})
+        for update in sorted(set(scorer.evaluation.updates)):
+            if update >= n_updates:
+                raise UserError(
+                    f"the evaluation {scorer.evaluation.name!r} asks for update {update}, and trainings end after {n_updates}",
+                    hint="What is trained to its end is scored anyway; name earlier updates.",
+                )
+            yield scorer.cell(arm, seed, model_hash, chain, early=update)
 
 
 def count_prompts(evaluation: Evaluation, scenarios: Sequence[Scenario]) -> int:
@@ -288,7 +310,9 @@ class _Drawer:
         """Corpus -> its rows over all stages and seeds, each once: by what they say, since a user's ids may repeat."""
         found: dict[str, dict[str, CorpusRow]] = {}
         drawn = [(stage, START_SEED) for stage in self.spec.start.stages]
-        drawn += [(stage, draw_seed(arm, seed)) for arm, stages in self.spec.arms.items() for stage in stages for seed in self.spec.seeds]
+        drawn += [
+            (stage, draw_seed(arm, seed)) for arm, stages in self.spec.arms.items() for stage in stages for seed in self.spec.seeds_of(arm)
+        ]
         given = [one.corpus for one in self.spec.outside.values() if one.command]
         drawn += [(Stage(corpora={corpus: 1.0}), seed) for corpus in given for seed in self.spec.seeds]
         for stage, seed in drawn:
@@ -314,6 +338,8 @@ def resolve_settings(spec: StudySpec, stage: Stage) -> SftSettings:
 
 def _train_cell(spec: StudySpec, stage: Stage, arm: str, seed: int, model_hash: str, chain: Sequence[Cell], batches: Batches) -> Cell:
     settings: dict[str, object] = {**resolve_settings(spec, stage).model_dump(), "corpora": stage.corpora, "order": stage.order}
+    if arm != "start" and spec.saved_updates:
+        settings["saved"] = list(spec.saved_updates)
     inputs = {"model": model_hash, "rows": hash_text(canonical_json([[list(row.messages) for row in batch] for batch in batches]))}
     return _cell("sft", SFT_VERSION, arm, seed, settings, chain, inputs)
 
@@ -324,13 +350,18 @@ class _Scorer(NamedTuple):
     evaluation: Evaluation
     scenarios: Sequence[Scenario]
 
-    def cell(self, arm: str, seed: int, model_hash: str, chain: Sequence[Cell], reading: Reading | None = None) -> Cell:
-        settings: dict[str, object] = {**self.evaluation.model_dump(exclude={"name"}), "dtype": "float32"}
+    def cell(self, arm: str, seed: int, model_hash: str, chain: Sequence[Cell], reading: Reading | None = None, early: int = 0) -> Cell:
+        """early: the updates after which the last training of the chain is read; 0: its end."""
+        settings: dict[str, object] = {**self.evaluation.model_dump(exclude={"name", "updates"}), "dtype": "float32"}
+        if early:
+            settings["update"] = early
         texts = [scenario.model_dump(exclude={"plan"}) for scenario in self.scenarios]
         inputs = {"model": model_hash, "scenarios": hash_text(canonical_json(texts))}
         if reading:
             inputs[{"api": "id", "logs": "logs"}.get(reading.source, "adapter" if reading.adapter else "model")] = reading.sha256
         made = _cell(self.evaluation.name, VERSIONS[self.evaluation.name], arm, seed, settings, chain, inputs)
+        if early:
+            made = made.model_copy(update={"update": early, "early": True})
         if reading is None:
             return made
         return made.model_copy(update={"source": reading.source, "model": reading.model, "adapter": reading.adapter, "logs": reading.logs})

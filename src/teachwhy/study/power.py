@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from teachwhy import comparisons, statistics
 from teachwhy.errors import UserError
-from teachwhy.outcomes import contrast_table, read_outcomes
-from teachwhy.study.estimates import estimate_interval, select, unit_of
+from teachwhy.outcomes import read_outcomes
+from teachwhy.study.estimates import Study, estimate_interval, unit_of
 from teachwhy.study.gather import read_run
 from teachwhy.study.schema import StudySpec
 
@@ -43,12 +43,11 @@ class Power(NamedTuple):
 
 def plan_power(spec: StudySpec, n_scenarios: int, pilot_dir: Path, wished: float | None) -> Power:
     """The power of a plan from a finished run that read the same contrast. Raises UserError for a run that cannot tell seeds apart."""
-    pilot, _, _ = read_run(pilot_dir)
+    pilot, report, _ = read_run(pilot_dir)
     same = (pilot.primary.evaluation, pilot.primary.reading, pilot.primary.measure)
     if same != (spec.primary.evaluation, spec.primary.reading, spec.primary.measure):
         raise UserError(f"the pilot's primary contrast reads {same[0]!r} as {same[1]}, this study's does not", where=str(pilot_dir))
-    rows = read_outcomes(pilot_dir / "outcomes.csv")
-    table = contrast_table(rows, select(pilot.primary), pilot.primary.plus, pilot.primary.minus, pilot.seeds)
+    table = Study(pilot, read_outcomes(pilot_dir / "outcomes.csv"), report.cells).contrast(pilot.primary)
     found = estimate_interval(table, pilot.primary.splits)
     if found is None or found.variances is None:
         says = "the pilot has one seed, and one cannot tell how far seeds differ"

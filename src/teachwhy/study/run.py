@@ -113,10 +113,11 @@ def is_done(cells_dir: Path, cell: Cell) -> bool:
 
 
 def check_disk(run_dir: Path, plan: Plan) -> None:
-    """Fail before spending: 25 MB a training and 2 MB an evaluation are needed."""
+    """Fail before spending: 25 MB an adapter and 2 MB an evaluation are needed."""
     import shutil
 
-    needed = sum(25 if cell.kind in TRAININGS else 2 for cell in plan.cells if not is_done(run_dir / CELLS, cell)) * 2**20
+    saved = 25 * (1 + len(plan.spec.saved_updates))
+    needed = sum(saved if cell.kind in TRAININGS else 2 for cell in plan.cells if not is_done(run_dir / CELLS, cell)) * 2**20
     held = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(held).free
     if free < needed:
@@ -243,27 +244,14 @@ def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]
     found = []
     for cell in cells:
         folder = run_dir / CELLS / cell.folder
+        about = {name: getattr(cell, name) for name in ("id", "kind", "arm", "seed", "reading", "update", "early")}
         if (folder / CARD).is_file():
             card = read_card(folder)
-            found.append(
-                CellSummary(
-                    id=cell.id, kind=cell.kind, arm=cell.arm, seed=cell.seed, reading=cell.reading, state="done", seconds=card.seconds,
-                    updates=card.details.get("updates"), supervised_tokens=card.details.get("supervised_tokens"),
-                )
-            )  # fmt: skip
+            sizes = {name: card.details.get(name) for name in ("updates", "supervised_tokens")}
+            found.append(CellSummary.model_validate({**about, **sizes, "state": "done", "seconds": card.seconds}))
         else:
             reason = failed.get(cell.id, "")
-            found.append(
-                CellSummary(
-                    id=cell.id,
-                    kind=cell.kind,
-                    arm=cell.arm,
-                    seed=cell.seed,
-                    reading=cell.reading,
-                    state="failed" if reason else "missing",
-                    reason=reason,
-                )
-            )
+            found.append(CellSummary.model_validate({**about, "state": "failed" if reason else "missing", "reason": reason}))
     return found
 
 
@@ -302,7 +290,7 @@ def describe_plan(plan: Plan, beside: Path) -> dict[str, Any]:
         "arms": spec.names,
         "seeds": list(spec.seeds),
         "scored": plan.n_scored,
-        "cells": [{"id": cell.id, "kind": cell.kind, "arm": cell.arm, "seed": cell.seed} for cell in plan.cells],
+        "cells": [{"id": cell.id, "kind": cell.kind, "arm": cell.arm, "seed": cell.seed, "update": cell.update} for cell in plan.cells],
         "ledger": [{"arm": row.arm, "seed": row.seed, **row.effort._asdict()} for row in plan.ledger],
         "corpora": {name: hash_corpus(name, beside=beside) for name in corpus_names(spec)},
         "waived": plan.waived,

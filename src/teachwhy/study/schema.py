@@ -20,6 +20,8 @@ AUTOMATIC = ("neutral", "filler", "shuffled", "oracle", "repeat")
 """Arms that a study adds by itself (automatic.py) unless `without` names them."""
 
 
+BASE = "base"
+"""Where the start is an organism: its model before that training."""
 ARM = r"^[A-Za-z0-9][A-Za-z0-9_.+ -]{0,39}$"
 """Names of arms stand on terminals, in figures and in files."""
 
@@ -114,6 +116,8 @@ class Evaluation(Record):
     """given_reason and given_other: which of a scenario's reasons."""
     samples: int = Field(4, ge=1)
     """own_reason: sampled reasons a fill."""
+    updates: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """After how many updates every training is scored, beside its end."""
 
     @property
     def sealed(self) -> bool:
@@ -195,10 +199,15 @@ class StudySpec(Record):
     """Automatic arms that are left out: neutral, filler, shuffled, oracle, repeat."""
     added: tuple[str, ...] = ()
     """Arms that the study added by itself; never written by hand."""
+    fewer_seeds: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Arm -> of how many of the seeds it is trained under, the first ones: for controls that need less precision than the answer."""
     neutral: str | None = "neutral"
     """The corpus that makes effort equal, and that the arm `neutral` is trained on."""
     evaluations: tuple[Evaluation, ...] = Field(min_length=1)
     primary: Primary
+    matched_near: float | None = None
+    """Where the primary's evaluation is scored at several updates: the change on near scenarios at which the arms' changes on far ones are
+    compared. None: the farthest one that every training reached, which the data choose."""
     contrasts: tuple[Comparison, ...] = ()
     expect: tuple[Expect, ...] = ()
     split_labels: dict[str, str] = {}
@@ -210,8 +219,17 @@ class StudySpec(Record):
 
     @property
     def names(self) -> list[str]:
-        """All arms, the start first where there is one."""
-        return [*([] if self.start.model == "none" else ["start"]), *self.arms, *self.outside]
+        """All arms, the start first where there is one; behind an organism its model before any training."""
+        return [*([] if self.start.model == "none" else ["start"]), *([BASE] if self.start.stages else []), *self.arms, *self.outside]
+
+    @property
+    def saved_updates(self) -> tuple[int, ...]:
+        """After how many updates trainings are kept, beside their end."""
+        return tuple(sorted({update for evaluation in self.evaluations for update in evaluation.updates}))
+
+    def seeds_of(self, *arms: str) -> tuple[int, ...]:
+        """The seeds under which every one of these arms is trained."""
+        return self.seeds[: min((self.fewer_seeds.get(arm, len(self.seeds)) for arm in arms), default=len(self.seeds))]
 
     @model_validator(mode="before")
     @classmethod
@@ -232,10 +250,19 @@ class StudySpec(Record):
         if min(self.seeds) < 0:
             raise ValueError(f"seeds are 0 or more, not {min(self.seeds)}")
         self._check_outside()
+        for arm, n_seeds in self.fewer_seeds.items():
+            if arm not in self.arms and arm not in AUTOMATIC:
+                raise ValueError(f"fewer_seeds: no arm {arm!r} is trained here; there are {', '.join(self.arms)}")
+            if arm in (*self.primary.plus, *self.primary.minus):
+                raise ValueError(f"fewer_seeds: the arm {arm!r} is part of the primary contrast, which needs every seed")
+            if n_seeds > len(self.seeds):
+                raise ValueError(f"fewer_seeds: {arm!r} asks for {n_seeds} of {len(self.seeds)} seeds")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"a seed stands twice in {list(self.seeds)}")
-        if "start" in self.arms or "start" in self.outside:
-            raise ValueError("`start` is always an arm and is not written down; its model goes under the study's `start:`")
+        if taken := {"start", BASE} & {*self.arms, *self.outside}:
+            raise ValueError(
+                f"`{min(taken)}` is an arm of the study's own and is not written down; its model goes under the study's `start:`"
+            )
         if "repeat" in self.arms and "repeat" not in self.added:
             raise ValueError("the arm `repeat` is added by the study itself: the primary's first arm again, under other seeds")
         if unknown := set(self.without) - set(AUTOMATIC):
@@ -333,9 +360,21 @@ def read_study(name: str) -> tuple[StudySpec, Path]:
         if not isinstance(value, dict):
             raise UserError("a study file is a YAML mapping with name, question, seeds, arms, evaluations and primary")
         _refuse_repeated_keys(file)
+        _refuse_slips(value)
         spec = parse_record(StudySpec, value, where=str(file))
         _check_labels(spec)
         return spec, file
+
+
+def _refuse_slips(value: dict[Any, Any]) -> None:
+    """What YAML makes something else of than was meant."""
+    seeds = value.get("seeds")
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        count = ", ".join(map(str, range(1, min(max(seeds, 1), 9) + 1)))
+        raise UserError(f"seeds is a list of numbers, not {seeds}", hint=f"Write seeds: [{count}]")
+    primary = value.get("primary")
+    if isinstance(primary, dict) and {True, False} & {key for key in primary if isinstance(key, bool)}:
+        raise UserError("primary: YAML reads an unquoted yes or no as true or false", hint='Write "yes": and "no":, in quotes.')
 
 
 def _check_labels(spec: StudySpec) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from teachwhy.records import ArmSummary, Contrast
+from teachwhy.records import ArmSummary, Contrast, UpdateSummary
+from teachwhy.report.charts import Line, Tint, draw_lines
 from teachwhy.report.numbers import (
     ABSENT,
     MINUS,
@@ -21,6 +22,7 @@ from teachwhy.study.view import StudyView
 
 INTERVAL = "95\u00a0% interval"
 ONE_SEED = "one seed: the interval is over scenarios only"
+_CONTROLS = ("start", "base", "none", "neutral", "bare", "filler", "repeat", "shuffled")
 _MEASURES = (
     "harm",
     "harm, best to worst case",
@@ -41,6 +43,7 @@ def draw_contrasts(view: StudyView) -> list[Block]:
     units = {one.unit for one in ordered}
     unit = f", {units.pop()}" if len(units) == 1 else ""
     tested = any(one.p is not None for one in ordered)
+    bounded = any(one.lowest is not None for one in ordered)
     rows = []
     for one in ordered:
         where = split_words(view, one.split) + ("" if one.reading == "direct" else f", {one.reading.replace('_', ' ')}")
@@ -48,18 +51,79 @@ def draw_contrasts(view: StudyView) -> list[Block]:
         difference = format_signed(one.difference) + ("" if unit else f" {one.unit}")
         numbers = (difference, format_interval(one.low, one.high), seeds, format_count(one.n_scenarios), format_count(one.n_seeds))
         tests = (format_p(one.p), format_p(one.p_holm)) if tested else ()
-        rows.append((with_minus(one.name), where, *numbers, *tests, "exploratory" if one.exploratory else "primary"))
+        worst = (format_interval(one.lowest, one.highest),) if bounded else ()
+        rows.append((with_minus(one.name), where, *numbers, *tests, *worst, "exploratory" if one.exploratory else "primary"))
     columns = _columns("contrast", "wide", "on", "wide", f"difference{unit}", "measure", INTERVAL, "measure")
     columns += _columns("each seed", "measure", "n scenarios", "n", "n seeds", "n")
     columns += _columns("p", "measure", "p (Holm)", "measure") if tested else ()
+    columns += _columns("worst to best case", "measure") if bounded else ()
     columns += _columns("status", "text")
     caption = "The primary contrast first; all others are exploratory." + _seed_note(ordered)
     caption += " No p under 5 seeds." if any(one.n_seeds < 5 for one in ordered) else ""
+    if bounded:
+        caption += " Worst to best case: the difference if all that is missing had been as low, or as high, as anything that was read"
+        caption += " (harm: 0 or 1)."
     return [Table(columns, tuple(rows), caption, strong=frozenset(i for i, one in enumerate(ordered) if not one.exploratory))]
 
 
 def draw_arms(view: StudyView) -> list[Block]:
     return _arm_tables(view, [arm for arm in view.report.arms if not is_goal(arm)]) or [Prose("No arm was measured.")]
+
+
+def draw_updates(view: StudyView) -> list[Block]:
+    """Trainings scored before their end; nothing where none was."""
+    found = view.report.updates
+    if not found:
+        return []
+    splits = list(dict.fromkeys([*view.split_labels, *(one.split for one in found)]))
+    places = {split: place for place, split in enumerate(splits)}
+    arms = list(dict.fromkeys(one.arm for one in found))
+    ordered = sorted(found, key=lambda one: (places[one.split], arms.index(one.arm), one.update))
+    rows = tuple(
+        (
+            one.arm, split_words(view, one.split), format_count(one.update), format_signed(one.change), format_interval(one.low, one.high),
+            ", ".join(format_signed(value) for value in one.seed_values), format_count(one.n_scenarios), format_count(one.n_seeds),
+        )
+        for one in ordered
+    )  # fmt: skip
+    columns = _columns("arm", "", "on", "wide", "updates", "count", "change from start", "measure", INTERVAL, "measure")
+    columns += _columns("each seed", "measure", "n scenarios", "n", "n seeds", "n")
+    table = Table(columns, rows, "Every training scored before its end and at it; exploratory.")
+    return [*_retention(view), _update_figure(view, ordered), table]
+
+
+def _update_figure(view: StudyView, found: Sequence[UpdateSummary]) -> Block:
+    first, second = view.poles
+    nats = view.measure == "margin"
+    lines = [
+        Line(split_words(view, split), arm, ((0, 0.0), *((one.update, one.change) for one in held)), tint_of(arm))
+        for split in dict.fromkeys(one.split for one in found)
+        for arm in dict.fromkeys(one.arm for one in found)
+        if (held := [one for one in found if (one.arm, one.split) == (arm, split)])
+    ]
+    what = f"change of {view.measure} from the start" + (", nats" if nats else "")
+    seeds = format_range(min(one.n_seeds for one in found), max(one.n_seeds for one in found), 0)
+    caption = f"Mean over seeds and scenarios after so many updates; up is towards {first}, down towards {second}. n seeds: {seeds}; the "
+    return draw_lines(lines, axis=what, caption=caption + "table below has n scenarios and intervals.")
+
+
+def _retention(view: StudyView) -> list[Block]:
+    """What is kept on far families where both arms have moved near scenarios equally."""
+    kept = view.report.retention
+    if kept is None:
+        return []
+    how = "named in the plan" if kept.planned else "the farthest that every training reached, which the data chose"
+    if kept.near is None or kept.difference is None:
+        reached = "No change on near scenarios was reached by every training of both arms"
+        if kept.near is not None:
+            reached = f"Not every training of both arms reached a change of {format_signed(kept.near)} nats on near scenarios ({how})"
+        return [Prose(f"{reached}, so far changes cannot be compared at a matched near change.")]
+    interval = f", {INTERVAL} {format_interval(kept.low, kept.high)} over seeds alone" if kept.low is not None else ""
+    p = f", p {format_p(kept.p)}" if kept.p is not None else ""
+    each = ", ".join(format_signed(one - other) for one, other in zip(kept.far_plus, kept.far_minus, strict=True))
+    says = f"Where both arms had changed near scenarios by {format_signed(kept.near)} nats ({how}), the change on far families is "
+    says += f"{format_signed(kept.difference)} nats ({kept.plus} {MINUS} {kept.minus}){interval}{p}; each seed {each}."
+    return [Prose(says)]
 
 
 def draw_bags(view: StudyView) -> list[Block]:
@@ -219,6 +283,12 @@ def draw_data(view: StudyView) -> list[Block]:
 def _columns(*pairs: str) -> tuple[Column, ...]:
     """Columns from titles and kinds in turn; an empty kind is text."""
     return tuple(Column(title, kind or "text") for title, kind in zip(pairs[::2], pairs[1::2], strict=True))  # type: ignore[arg-type]
+
+
+def tint_of(arm: str) -> Tint:
+    """How an arm is coloured in figures."""
+    words = arm.split("_")
+    return "bound" if "oracle" in words else "control" if any(word in _CONTROLS for word in words) else "main"
 
 
 def is_goal(arm: ArmSummary) -> bool:

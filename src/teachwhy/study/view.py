@@ -38,6 +38,8 @@ class TranscriptView:
     scenario: str
     options: Sequence[OptionView]
     n: str = "one scenario"
+    said: Mapping[str, str] = field(default_factory=dict)
+    """Arm -> what it wrote, where the reading is a text."""
 
 
 @dataclass(frozen=True)

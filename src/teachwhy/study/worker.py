@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from teachwhy.errors import CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
@@ -126,6 +126,11 @@ class Weights(NamedTuple):
     adapters: list[Path]
 
 
+def adapter_name(update: int = 0) -> str:
+    """Folder of a training's adapter: after an update, or (0) at its end."""
+    return f"adapter-{update}" if update else "adapter"
+
+
 def find_weights(cells_dir: Path, cell: Cell, base: Path | None) -> Weights:
     """A whole model that a command left stands in the place of the start and of what came before it."""
     if cell.model and cell.source == "local":
@@ -133,7 +138,9 @@ def find_weights(cells_dir: Path, cell: Cell, base: Path | None) -> Weights:
     adapters: list[Path] = []
     for folder in cell.adapters:
         whole = cells_dir / folder / "model"
-        base, adapters = (whole, []) if whole.is_dir() else (base, [*adapters, cells_dir / folder / "adapter"])
+        base, adapters = (whole, []) if whole.is_dir() else (base, [*adapters, cells_dir / folder / adapter_name()])
+    if cell.early:
+        adapters[-1] = adapters[-1].with_name(adapter_name(cell.update))
     return Weights(base, [*adapters, *([Path(cell.adapter)] if cell.adapter else [])])
 
 
@@ -166,7 +173,7 @@ def _command(part: Path, cell: Cell, weights: Weights) -> Done:
     adapter = (output / "adapter_config.json").is_file()
     (check_adapter if adapter else check_weights)(output)
     details = {"command": words, "adopted": hash_folder(output), "supervised_tokens": None}
-    output.rename(part / ("adapter" if adapter else "model"))
+    output.rename(part / (adapter_name() if adapter else "model"))
     return Counts(in_=len(rows), kept=len(rows)), details, ""
 
 
@@ -200,7 +207,8 @@ def _train(part: Path, cell: Cell, weights: Weights) -> Done:
     def tell(progress: Progress) -> None:
         _send(Step(cell.id, progress.update, progress.n_updates, f"{progress.tokens_per_second:.0f} tokens/s, loss {progress.loss:.2f}"))
 
-    trained = train_adapter(model, batches, settings, seed=cell.drawn, folder=part, report=tell)
+    saved = {int(update): adapter_name(int(update)) for update in cast("list[int]", cell.settings.get("saved", []))}
+    trained = train_adapter(model, batches, settings, seed=cell.drawn, folder=part, keep=saved, report=tell)
     details = {
         "updates": len(batches),
         "corpora": corpora,
@@ -282,7 +290,7 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
         reason = logs[0].error.message if logs and logs[0].error else "see logs/"
         raise CellFailed(f"the evaluation ended as {logs[0].status if logs else 'no log'}: {reason}")
     log = inspect_ai.log.read_eval_log(logs[0].location)
-    outcomes = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=0)
+    outcomes = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=cell.update)
     if len(outcomes) != n_samples:
         raise CellFailed(f"the log holds {len(outcomes)} of {n_samples} samples")
     n_dead = sum(row.status == "dead" for row in outcomes)
@@ -310,7 +318,7 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
         except Exception:  # noqa: BLE001, S112  # somebody else's folder: what cannot be read is no log of this evaluation
             continue
         ours = log.samples and all({"version", "scenario", "actions"} <= sample.metadata.keys() for sample in log.samples)
-        rows = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=0) if ours else []
+        rows = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=cell.update) if ours else []
         if rows and (rows[0].evaluation, rows[0].reading) == (cell.kind, cell.reading):
             held.append((log.eval.created, rows, log.eval.model))
     if not held:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,9 +55,11 @@ def train_adapter(
     *,
     seed: int,
     folder: Path,
+    keep: Mapping[int, str] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
-    """Train a LoRA adapter on `model` (frozen, already in its training dtype) and save it to `folder`/adapter.
+    """Train a LoRA adapter on `model` (frozen, already in its training dtype) and save it to `folder`/adapter; keep: number
+    of updates -> name of a folder beside it, for the adapter as it then is.
 
     One batch is one update. Every supervised token of the stage has the same weight: an update's loss is the sum over its
     supervised tokens divided by the mean number of them. Resumes from a checkpoint that a killed run left in `folder`, to the
@@ -86,6 +88,8 @@ def train_adapter(
         _step(optimizer, masters, weights, settings.max_norm)
         losses.append(loss.item() / n_batch)
         n_tokens += sum(len(row.ids) for row in batches[number])
+        if name := (keep or {}).get(number + 1):
+            peft_model.save_pretrained(folder / name)
         clock = time.monotonic()
         report(Progress(number + 1, len(batches), losses[-1], n_tokens / max(clock - started, 1e-9)))
         if clock - saved > CHECKPOINT_SECONDS and number + 1 < len(batches):
