@@ -15,8 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from names before its own, and from its own package.
 ORDER = (
-    "errors", "records", "files", "statistics", "comparisons", "shipped", "models", "scenarios", "ambiguity", "corpora", "wording",
-    "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "study", "cli", "_registry",
+    "errors", "records", "files", "statistics", "comparisons", "budget", "shipped", "models", "scenarios", "ambiguity", "corpora",
+    "wording", "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "study", "cli", "_registry",
 )  # fmt: skip
 REGISTRY_MAY = {"evaluations", "models"}
 
@@ -28,8 +28,8 @@ MAX_FUNCTION = 80
 MAX_FILE = 500
 
 PUBLIC = {
-    "errors": """EXIT_OK EXIT_FINDINGS EXIT_USAGE EXIT_INCONCLUSIVE EXIT_CAP EXIT_INTERRUPTED
-        TeachwhyError UserError LeakError MissingExtra CellFailed""",
+    "errors": """EXIT_OK EXIT_FINDINGS EXIT_USAGE EXIT_INCONCLUSIVE EXIT_CAP EXIT_INTERRUPTED CAP_WORDS
+        TeachwhyError UserError LeakError MissingExtra CellFailed CapReached""",
     "files": """CARD T cache_dir canonical_json cell_id code_commit derive_seed explain_os_error hash_file hash_folder hash_text
         library_versions now parse_record publish read_card read_jsonl read_yaml write_card write_jsonl write_text""",
     "shipped": "ROOT data_files find shipped_path",

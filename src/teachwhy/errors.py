@@ -5,6 +5,7 @@
     │   ├── LeakError      a training row shares text with an evaluation scenario
     │   └── MissingExtra   a library that is not installed is needed; names the command that installs it
     └── CellFailed         one cell of a study could not be finished; the others go on
+        └── CapReached     what may be spent is spent: exit code 4, and what was finished is kept
 
 Anything else that escapes is a bug and keeps its traceback.
 """
@@ -17,6 +18,8 @@ EXIT_USAGE = 2
 EXIT_INCONCLUSIVE = 3
 EXIT_CAP = 4
 EXIT_INTERRUPTED = 130
+CAP_WORDS = "the cap on tokens is reached"
+"""In the reason of every cell that a cap stopped."""
 
 
 class TeachwhyError(Exception):
@@ -56,3 +59,7 @@ class MissingExtra(UserError):
 
 class CellFailed(TeachwhyError):
     """One cell failed; `reason` is kept in the run and counted in the report."""
+
+
+class CapReached(CellFailed):
+    """The next call could cost more than is left under the cap."""

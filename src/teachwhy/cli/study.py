@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from teachwhy.errors import EXIT_FINDINGS, EXIT_INCONCLUSIVE, UserError
+from teachwhy.errors import CAP_WORDS, EXIT_CAP, EXIT_FINDINGS, EXIT_INCONCLUSIVE, UserError
 
 if TYPE_CHECKING:
     from teachwhy.records import StudyReport
@@ -30,6 +30,7 @@ def run_study(
     wished: Annotated[float | None, typer.Option(min=0.0, help="With --pilot: a difference to find sizes for.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
     unseal: Annotated[bool, typer.Option("--unseal", help="Look at sealed scenarios too; each look is counted.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of all calls to APIs in this folder together: a hard cap.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time; else as many as cores and memory allow.")] = None,
 ) -> None:
     """Run a study, or go on with one: what is done is never done again."""
@@ -67,8 +68,11 @@ def run_study(
         from teachwhy.cli.live import show_cells
 
         with show_cells(session) as listen:
-            report = session.run(listen)
+            report = session.run(listen, max_tokens)
     _say_done(report, run_dir)
+    if any(CAP_WORDS in cell.reason for cell in report.cells):
+        typer.echo("The cap on tokens is reached. With a higher --max-tokens the same command goes on; nothing is asked twice.", err=True)
+        raise typer.Exit(EXIT_CAP)
     if any(cell.state != "done" for cell in report.cells):
         raise typer.Exit(EXIT_FINDINGS)
     _end_withheld(report)
@@ -158,6 +162,9 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
     for arm, one in plan.spec.outside.items():
         held = ", ".join(f"{name} {value}" for name, value in one.model_dump().items() if value)
         console.print(f"{arm}: from outside, {strip_controls(held)}", markup=False)
+    for calls in plan.calls:
+        says = f"{calls.arm}: {calls.n_calls:,} calls of {strip_controls(calls.model)}, about {calls.n_tokens:,} tokens"
+        console.print(f"{says}; --max-tokens caps them", markup=False)
     for line in plan.waived:
         console.print(f"waived leak: {line}", style="yellow", markup=False)
     n_cells = len({cell.id for cell in plan.cells})

@@ -14,9 +14,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
+from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
+from teachwhy.budget import TokenCap, estimate_tokens, most_tokens
 from teachwhy.errors import UserError
 from teachwhy.files import derive_seed
 from teachwhy.models import Scored, score_continuations
@@ -27,6 +29,9 @@ ASK_REASON = "In one sentence: what matters most here?"
 ASK_LETTER = "Answer with the letter of one option."
 LETTERS = "ABCDEFGH"
 REASON_TOKENS = 48
+LETTER_TOKENS = 16
+cap = TokenCap()
+"""Of this process's calls that read text; a worker puts another one in its place."""
 _LEADING = re.compile(r"^\W*(?:option |answer:? ?)?\(?([A-H])(?:\W*$|[).:](?:\s|$)|\s*\n)", re.IGNORECASE)
 """A letter that is the whole reply, or stands before the text of an option."""
 _ALONE = re.compile(r"(?<![A-Za-z])(A(?! [a-z])|[B-H])(?![A-Za-z'’])")
@@ -73,13 +78,25 @@ def own_reason_reading(samples: int) -> Solver:
     return solve
 
 
+def estimate_text(sample: Sample) -> int:
+    """Tokens that the text reading of a sample will take, most likely."""
+    messages = [ChatMessageUser(content=sample.input)] if isinstance(sample.input, str) else sample.input
+    return estimate_tokens(_text_of(ask_letter(messages, (sample.metadata or {})["actions"])), LETTER_TOKENS)
+
+
+def _text_of(messages: Sequence[ChatMessage]) -> str:
+    return "\n".join(message.text for message in messages)
+
+
 @solver
 def text_reading() -> Solver:
     """The options in the order that the sample's metadata names; what the model writes is kept, and the letter in it if there is one."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         state.messages = ask_letter(state.messages, state.metadata["actions"])
-        output = await get_model().generate(state.messages, config=GenerateConfig(max_tokens=16, temperature=0.0))
+        async with cap.call(most_tokens(_text_of(state.messages), LETTER_TOKENS)) as call:
+            output = await get_model().generate(state.messages, config=GenerateConfig(max_tokens=LETTER_TOKENS, temperature=0.0))
+            call.tokens = output.usage.total_tokens if output.usage else call.tokens
         state.output = output
         state.store.set("letter", find_letter(output.completion, len(state.metadata["actions"])))
         return state

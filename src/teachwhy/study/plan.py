@@ -92,6 +92,15 @@ class LedgerRow(NamedTuple):
     effort: Effort
 
 
+class Calls(NamedTuple):
+    """What an arm behind an API will ask, at most likely cost."""
+
+    arm: str
+    model: str
+    n_calls: int
+    n_tokens: int
+
+
 class Plan(NamedTuple):
     """Everything that a study will do."""
 
@@ -106,6 +115,7 @@ class Plan(NamedTuple):
     """Evaluation -> prompts that it scores for every arm and seed."""
     waived: list[str]
     """Leaks on purpose."""
+    calls: list[Calls]
 
 
 def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
@@ -116,7 +126,7 @@ def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
     scorers = [_Scorer(evaluation, scenarios[evaluation.label]) for evaluation in spec.evaluations]
     if spec.start.model == "none":
         cells = [cell for arm in spec.outside for cell in _outside_cells(spec, arm, scorers, "", [], beside)]
-        return Plan(spec, None, cells, {}, [], n_scored, [])
+        return Plan(spec, None, cells, {}, [], n_scored, [], count_calls(spec, scenarios))
     with place_errors(
         f"start: {spec.start.model}", "Under `start:` stands `builtin`, a folder with config.json and *.safetensors, or owner/name."
     ):
@@ -148,7 +158,7 @@ def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
                 ledger.append(LedgerRow(arm, seed, drawer.measure([rows])))
                 cells += [cell, *(scorer.cell(arm, seed, model_hash, [*chain, cell]) for scorer in scorers)]
     cells += [cell for arm in spec.outside for cell in _outside_cells(spec, arm, scorers, model_hash, chain, beside)]
-    return Plan(spec, base, cells, batches, ledger, n_scored, waived)
+    return Plan(spec, base, cells, batches, ledger, n_scored, waived, count_calls(spec, scenarios))
 
 
 def _scored_cells(
@@ -164,6 +174,23 @@ def _scored_cells(
                     hint="What is trained to its end is scored anyway; name earlier updates.",
                 )
             yield scorer.cell(arm, seed, model_hash, chain, early=update)
+
+
+def count_calls(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -> list[Calls]:
+    """Of every arm behind an API; the tokens are an estimate."""
+    from teachwhy.evaluations.choice import choice_task
+    from teachwhy.evaluations.readings import estimate_text
+
+    arms = {arm: one.model for arm, one in spec.outside.items() if one.model}
+    if not arms:
+        return []
+    samples = [
+        sample
+        for one in spec.evaluations
+        for sample in choice_task(one.name, scenarios[one.label], fills=one.fills, twins=one.twins, reading="text").dataset
+    ]
+    n_tokens = sum(estimate_text(sample) for sample in samples)
+    return [Calls(arm, model, len(samples), n_tokens) for arm, model in arms.items()]
 
 
 def count_prompts(evaluation: Evaluation, scenarios: Sequence[Scenario]) -> int:

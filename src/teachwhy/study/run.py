@@ -24,7 +24,7 @@ from teachwhy.records import CellSummary
 from teachwhy.study.outside import outside_readings
 from teachwhy.study.plan import TRAININGS, Cell, Plan
 from teachwhy.study.schema import StudySpec, comparable, shipped_hash
-from teachwhy.study.worker import Step, prepare_cell, run_cell, start_worker
+from teachwhy.study.worker import SPENT, Step, prepare_cell, run_cell, start_worker
 
 WORKER_BYTES = 2.5 * 2**30
 """Memory kept for a worker: the built-in model takes about 2 GB while training."""
@@ -128,10 +128,11 @@ def check_disk(run_dir: Path, plan: Plan) -> None:
         )
 
 
-def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> dict[str, str]:
+def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_tokens: int | None = None) -> dict[str, str]:
     """Do all cells that are not there yet; returns the reasons of those that failed, by cell id.
 
-    A cell starts when its parents are there. One failing cell fails those that build on it; the others go on.
+    A cell starts when its parents are there. One failing cell fails those that build on it; the others go on. max_tokens: of all calls
+    to APIs in this folder, earlier ones too; under a cap such cells run one at a time, each with what is left.
     """
     cells_dir = run_dir / CELLS
     unique = {cell.id: cell for cell in plan.cells}
@@ -148,11 +149,14 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> d
     try:
         while waiting or running:
             for cell in _ready(waiting, cells_dir, failed, {cell.id for cell in running.values()})[: workers - len(running)]:
+                if max_tokens is not None and cell.source == "api" and any(one.source == "api" for one in running.values()):
+                    continue
+                left = None if max_tokens is None else max(0, max_tokens - spent_tokens(cells_dir, but=cell))
                 waiting.remove(cell)
                 prepare_cell(cells_dir, cell, plan.batches.get(cell.id))
                 listen(Event("started", cell))
                 with _ctrl_c_held():
-                    running[pool.submit(run_cell, cells_dir, cell, plan.base)] = cell
+                    running[pool.submit(run_cell, cells_dir, cell, plan.base, left)] = cell
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -164,6 +168,17 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener) -> d
     for cell in waiting:
         failed.setdefault(cell.id, "a cell that it builds on failed")
     return failed
+
+
+def spent_tokens(cells_dir: Path, but: Cell | None = None) -> int:
+    """Tokens that calls to APIs took in this folder, in cells that are done and in those that are not. but: a cell that counts its own."""
+    spent = 0
+    for folder in cells_dir.iterdir() if cells_dir.is_dir() else ():
+        if (folder / CARD).is_file():
+            spent += int(read_card(folder).spend.get("tokens", 0))
+        elif (folder / SPENT).is_file() and not (but and folder.name == f"{but.folder}.part"):
+            spent += int((folder / SPENT).read_text() or 0)
+    return spent
 
 
 @contextmanager

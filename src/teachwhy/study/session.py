@@ -120,8 +120,8 @@ class Session:
         run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), {}, seen)
         return power.lines() if power else ["What it could see is not known: give a run of the same contrast with --pilot RUN."]
 
-    def run(self, listen: Listener) -> StudyReport:
-        """Write the plan, do what is not done yet, then make outcomes.csv, report.json and report.html."""
+    def run(self, listen: Listener, max_tokens: int | None = None) -> StudyReport:
+        """Write the plan, do what is not done yet, then make outcomes.csv, report.json and report.html. max_tokens: of calls to APIs."""
         from teachwhy.study import run
         from teachwhy.study.gather import finish_run
 
@@ -130,7 +130,7 @@ class Session:
         run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks)
         write_text(self.run_dir / STUDY, yaml.safe_dump(json.loads(self.spec.model_dump_json()), sort_keys=False, allow_unicode=True))
         try:
-            failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen)
+            failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen, max_tokens=max_tokens)
             return finish_run(self.run_dir, self.spec, run.summarise_cells(self.run_dir, self.plan.cells, failed))
         except OSError as error:
             raise explain_os_error(error, self.run_dir) from error

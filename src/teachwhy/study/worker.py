@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from teachwhy.errors import CellFailed
+from teachwhy.budget import TokenCap
+from teachwhy.errors import CAP_WORDS, CapReached, CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
 from teachwhy.records import Card, Counts, Outcome
 from teachwhy.study.plan import Batches, Cell
@@ -23,6 +24,10 @@ from teachwhy.study.schema import Evaluation
 INPUTS = "inputs.json"
 ROWS = "rows.jsonl"
 OUTCOMES = "outcomes.csv"
+CALLS = "calls"
+"""Answers of an API to a cell that is not done yet."""
+SPENT = "spent"
+"""Tokens that they took."""
 
 
 class Step(NamedTuple):
@@ -83,8 +88,14 @@ def prepare_cell(cells_dir: Path, cell: Cell, batches: Batches | None) -> None:
     write_text(part / INPUTS, cell.model_dump_json(indent=2))
 
 
-def run_cell(cells_dir: Path, cell: Cell, base: Path | None) -> float:
-    """Do one cell and publish it. Returns its seconds. Raises CellFailed or UserError. base: of the study's start, where there is one."""
+def run_cell(cells_dir: Path, cell: Cell, base: Path | None, max_tokens: int | None = None) -> float:
+    """Do one cell and publish it. Returns its seconds. Raises CellFailed or UserError.
+
+    base: of the study's start, where there is one. max_tokens: what the calls of a cell behind an API may take together.
+    """
+    from teachwhy.evaluations import readings
+
+    readings.cap = TokenCap(max_tokens)
     device = _prepare_torch() if cell.source == "local" else cell.source
     started = time.monotonic()
     with publish(cells_dir / cell.folder) as part:
@@ -101,7 +112,7 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None) -> float:
             versions=library_versions(),
             commit=code_commit(),
             counts=counts,
-            spend={"tokens": float(details["tokens"])} if cell.source == "api" and "tokens" in details else {},
+            spend={"tokens": float(details["tokens"])} if cell.source == "api" else {},
             seconds=round(time.monotonic() - started, 2),
             machine={"device": device, "dtype": dtype, "threads": str(_threads)},
             details=details,
@@ -233,10 +244,11 @@ def _drop_damaged(logs: Path) -> None:
 
 
 def _model(cell: Cell, weights: Weights) -> Any:
-    from inspect_ai.model import GenerateConfig, get_model
+    from inspect_ai.model import CachePolicy, GenerateConfig, get_model
 
     if cell.source == "api":
-        bounded = GenerateConfig(max_retries=6, timeout=120)  # Inspect retries for ever by default
+        kept = CachePolicy(expiry=None)  # a cell that is gone on with asks nothing twice; its folder is dropped when the cell is done
+        bounded = GenerateConfig(max_retries=6, timeout=120, cache=kept)  # Inspect retries for ever by default
         return get_model(cell.model, memoize=False, config=bounded)
     adapters = [str(path) for path in weights.adapters]
     return get_model(f"teachwhy/{weights.base}", memoize=False, adapters=adapters, dtype="float32", threads=_threads)
@@ -263,16 +275,19 @@ MAX_DEAD = 0.1
 def _score(part: Path, cell: Cell, weights: Weights) -> Done:
     import inspect_ai
 
-    from teachwhy.evaluations import choice
+    from teachwhy.evaluations import choice, readings
     from teachwhy.outcomes import read_log
 
     task = _task(cell)
     n_samples = len(task.dataset)
     n_read = 0
+    os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
 
     def tell() -> None:
         nonlocal n_read
         n_read += 1
+        if cell.source == "api":
+            write_text(part / SPENT, str(readings.cap.used))
         if n_read % 8 == 0 or n_read == n_samples:
             _send(Step(cell.id, n_read, n_samples, "scored"))
 
@@ -285,7 +300,8 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
             fail_on_error=False, log_format="eval", log_level="error", score_display=False,
         )  # fmt: skip
     finally:
-        model.api.close()
+        if cell.source == "local":
+            model.api.close()  # a client of an API belongs to Inspect's event loop, which is gone
     if not logs or logs[0].status != "success":
         reason = logs[0].error.message if logs and logs[0].error else "see logs/"
         raise CellFailed(f"the evaluation ended as {logs[0].status if logs else 'no log'}: {reason}")
@@ -294,12 +310,15 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
     if len(outcomes) != n_samples:
         raise CellFailed(f"the log holds {len(outcomes)} of {n_samples} samples")
     n_dead = sum(row.status == "dead" for row in outcomes)
-    if n_dead > (0 if cell.source == "local" else MAX_DEAD * n_samples):  # local: the machine's fault or ours, never the sample's
-        errors = [sample.error.message for sample in log.samples or [] if sample.error]
+    if n_dead and (readings.cap.reached or n_dead > (0 if cell.source == "local" else MAX_DEAD * n_samples)):
+        errors = [sample.error.message for sample in log.samples or [] if sample.error]  # local: the machine's fault or ours
         shutil.rmtree(part / "logs")
+        if readings.cap.reached:
+            raise CapReached(f"{CAP_WORDS}; {n_samples - n_dead} of {n_samples} samples are done and kept")
         raise CellFailed(f"{n_dead} of {n_samples} samples could not be scored: {(errors or ['?'])[0]}")
-    usage = sum(one.total_tokens for one in log.stats.model_usage.values()) if cell.source == "api" else 0
-    details = {"samples": n_samples, "complete": done, **({"tokens": usage} if usage else {})}
+    shutil.rmtree(part / CALLS, ignore_errors=True)
+    (part / SPENT).unlink(missing_ok=True)
+    details = {"samples": n_samples, "complete": done, **({"tokens": readings.cap.used} if cell.source == "api" else {})}
     return _keep(part, outcomes), details, "float32" if cell.source == "local" else ""
 
 

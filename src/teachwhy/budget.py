@@ -1,0 +1,61 @@
+"""Caps on what calls to somebody else's machine may cost: estimated before, reserved while they run, counted after."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from teachwhy.errors import CAP_WORDS, CapReached
+
+CHARACTERS_A_TOKEN = 4.0
+"""Of English text, on average; for estimates."""
+
+
+def estimate_tokens(text: str, max_new: int) -> int:
+    """Tokens that a call will take, most likely: those of its prompt and all that it may write."""
+    return round(len(text) / CHARACTERS_A_TOKEN) + max_new
+
+
+def most_tokens(text: str, max_new: int) -> int:
+    """Tokens that a call can take at most: no tokenizer makes more tokens of a text than it has bytes; a template adds some."""
+    return len(text.encode()) + 64 + max_new
+
+
+@dataclass
+class Call:
+    """One call in flight; whoever makes it says what it took. Until then, and if it fails, the worst is assumed."""
+
+    tokens: int
+
+
+class TokenCap:
+    """Tokens that calls may take together. One event loop; calls in flight count with the most that they can take."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit, self.used, self.held = limit, 0, 0
+        self.reached = False
+        self._freed = anyio.Event()
+
+    @asynccontextmanager
+    async def call(self, most: int) -> AsyncIterator[Call]:
+        """Make one call inside. Waits for calls in flight where its worst case would not fit beside theirs.
+
+        Raises CapReached where it would not fit after them either.
+        """
+        while self.limit is not None and self.used + self.held + most > self.limit:
+            if not self.held:
+                self.reached = True
+                raise CapReached(f"{CAP_WORDS}: {self.used:,} of {self.limit:,} are used, the next call may take {most:,}")
+            await self._freed.wait()
+        made = Call(most)
+        self.held += most
+        try:
+            yield made
+        finally:
+            self.held -= most
+            self.used += made.tokens
+            self._freed.set()
+            self._freed = anyio.Event()

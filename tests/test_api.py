@@ -1,0 +1,189 @@
+"""Arms behind an API, against a real server on loopback: calls are estimated, capped and never asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teachwhy.budget import TokenCap, estimate_tokens, most_tokens
+from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, CapReached
+from teachwhy.evaluations.choice import choice_task, load_scenarios
+from teachwhy.evaluations.readings import ask_letter
+from teachwhy.files import read_card
+from teachwhy.outcomes import read_outcomes
+from teachwhy.records import StudyReport
+from test_study import write_study
+
+TOKENS = 150
+N_CALLS = 2 * 4  # two scenarios, every option in every place
+
+
+class Server:
+    """Speaks as OpenAI's chat completions do; `faults`: status codes for the next calls, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.faults: list[int] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if outer.faults and (code := outer.faults.pop(0)):
+                    self.send_response(code)
+                    self.send_header("Retry-After", "0")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                outer.asked.append(body["messages"][-1]["content"])
+                usage = {"prompt_tokens": TOKENS - 1, "completion_tokens": 1, "total_tokens": TOKENS}
+                message = {"role": "assistant", "content": "A"}
+                choice = {"index": 0, "message": message, "finish_reason": "stop"}
+                reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+                text = json.dumps(reply).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *words: Any) -> None:
+                """Say nothing."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.http.shutdown()
+    made.http.server_close()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Two names of one model, read as text."""
+    whole = {
+        "name": "api", "question": "?", "start": "none", "seeds": [1], "neutral": None,
+        "arms": {"one": {"model": "openai-api/here/a"}, "other": {"model": "openai-api/here/b"}},
+        "evaluations": [{"honeypots": {"limit": 2, "splits": ["far"], "reading": "text", "twins": False}}],
+        "primary": {
+            "name": "one - other", "evaluation": "honeypots", "reading": "text", "measure": "harm", "splits": ["far"],
+            "plus": ["one"], "minus": ["other"], "claim": "lower", "yes": "Y", "no": "N", "opposite": "O",
+        },
+    }  # fmt: skip
+    return write_study(tmp_path, whole)
+
+
+def run(file: Path, server: Server, *words: str) -> subprocess.CompletedProcess[str]:
+    key = {"HERE_API_KEY": "k-not-to-be-written", "HERE_BASE_URL": f"http://127.0.0.1:{server.http.server_address[1]}/v1"}
+    return subprocess.run(
+        [sys.executable, "-m", "teachwhy", "study", "run", str(file), "--yes", "--output", str(file.parent / "run"), *words],
+        capture_output=True, text=True, check=False, env={**os.environ, **key, "TEACHWHY_CACHE": str(file.parent / "cache")},
+    )  # fmt: skip
+
+
+def prompts() -> list[str]:
+    """What is asked, as far as a cap counts it."""
+    task = choice_task("honeypots", load_scenarios("honeypots", limit=2, splits=["far"], part="dev"), reading="text", twins=False)
+    return ["\n".join(message.text for message in ask_letter(sample.input, sample.metadata["actions"])) for sample in list(task.dataset)]  # type: ignore[arg-type,index]
+
+
+def cells(file: Path) -> list[Path]:
+    return sorted((file.parent / "run" / "cells").glob("honeypots-*[0-9a-f]"))
+
+
+def test_cap_stops_before_it_is_passed_and_more_goes_on_where_it_stopped(study: Path, server: Server) -> None:
+    worst = max(len(text) for text in prompts()) + 100
+    stopped = run(study, server, "--max-tokens", str(3 * TOKENS + worst))
+    assert stopped.returncode == EXIT_CAP, stopped.stderr
+    assert "about" in stopped.stderr and f"{N_CALLS} calls of openai-api/here/a" in stopped.stderr
+    assert "the same command goes on" in stopped.stderr
+    assert 1 <= len(server.asked) < N_CALLS
+    assert len(server.asked) * TOKENS <= 3 * TOKENS + worst
+    assert not cells(study)
+    before = len(server.asked)
+    done = run(study, server, "--max-tokens", str(2 * N_CALLS * TOKENS + worst))
+    assert done.returncode in (EXIT_OK, EXIT_FINDINGS, 3), done.stderr
+    assert len(server.asked) == 2 * N_CALLS > before, "nothing is asked twice"
+    assert [read_card(cell).spend["tokens"] for cell in cells(study)] == [N_CALLS * TOKENS] * 2, "what all attempts took together"
+    rows = read_outcomes(study.parent / "run" / "outcomes.csv")
+    assert (len(rows), {row.status for row in rows}) == (2 * N_CALLS, {"ok"})
+    left = [path for path in (study.parent / "run").rglob("*") if path.name in ("calls", "spent")]
+    assert not left, "what was kept for going on is dropped"
+    texts = [path.read_bytes() for path in (study.parent / "run").rglob("*") if path.is_file()]
+    assert not any(b"k-not-to-be-written" in text for text in texts)
+
+
+def test_faults_of_a_server_change_nothing(study: Path, server: Server) -> None:
+    server.faults = [500, 0, 429, 503, 0]
+    done = run(study, server)
+    report = StudyReport.model_validate_json((study.parent / "run" / "report.json").read_text())
+    assert {cell.state for cell in report.cells} == {"done"}, done.stderr
+    assert len(server.asked) == 2 * N_CALLS
+    assert report.missing["ok"] == 2 * N_CALLS
+    assert report.primary is not None and report.primary.difference == 0
+
+
+async def spend(cap: TokenCap, worsts: list[int], shares: list[float]) -> tuple[int, int]:
+    """Calls side by side; each takes a share of its worst. Returns how many were made and how many were refused."""
+    made = refused = 0
+
+    async def one(worst: int, share: float) -> None:
+        nonlocal made, refused
+        try:
+            async with cap.call(worst) as call:
+                await asyncio.sleep(0)
+                call.tokens = round(worst * share)
+                made += 1
+        except CapReached:
+            refused += 1
+
+    await asyncio.gather(*(one(worst, share) for worst, share in zip(worsts, shares, strict=True)))
+    return made, refused
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 3000), st.lists(st.tuples(st.integers(1, 900), st.floats(0, 1)), max_size=12))
+def test_cap_holds_whatever_calls_take(limit: int, calls: list[tuple[int, float]]) -> None:
+    cap = TokenCap(limit)
+    made, refused = asyncio.run(spend(cap, [worst for worst, _ in calls], [share for _, share in calls]))
+    assert made + refused == len(calls)
+    assert cap.used <= limit
+    assert cap.held == 0
+    assert cap.reached == bool(refused)
+    if sum(worst for worst, _ in calls) <= limit:
+        assert not refused
+
+
+def test_call_that_dies_counts_as_its_worst() -> None:
+    async def die(cap: TokenCap) -> None:
+        async with cap.call(40):
+            raise ValueError("hung up")
+
+    cap = TokenCap(100)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="hung up"):
+            asyncio.run(die(cap))
+    assert cap.used == 80
+    with pytest.raises(CapReached):
+        asyncio.run(die(cap))
+
+
+@given(st.text(max_size=400), st.integers(0, 50))
+def test_estimate_is_below_the_worst(text: str, max_new: int) -> None:
+    assert estimate_tokens(text, max_new) <= most_tokens(text, max_new)
