@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,19 +142,26 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
     if not waiting:
         return {}
     failed: dict[str, str] = {}
+    suspects: list[Cell] = []  # at work when a worker was ended from outside: each is tried once more, alone
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    threads = max(1, count_cores() // workers)
     stop = _forward(queue, unique, listen)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(queue, threads))
+    pool = _Pool(context, queue, workers)
     running: dict[Future[float], Cell] = {}
     try:
-        while waiting or running:
-            for cell in _ready(waiting, cells_dir, failed, {cell.id for cell in running.values()})[: workers - len(running)]:
+        while waiting or running or suspects:
+            if suspects and not running:
+                ready = [suspects.pop()]
+            elif suspects:
+                ready = []
+            else:
+                ready = _ready(waiting, cells_dir, failed, {cell.id for cell in running.values()})[: workers - len(running)]
+            for cell in ready:
                 if max_tokens is not None and cell.source == "api" and any(one.source == "api" for one in running.values()):
                     continue
                 left = None if max_tokens is None else max(0, max_tokens - spent_tokens(cells_dir, but=cell))
-                waiting.remove(cell)
+                if cell in waiting:
+                    waiting.remove(cell)
                 prepare_cell(cells_dir, cell, plan.batches.get(cell.id))
                 listen(Event("started", cell))
                 with _ctrl_c_held():
@@ -160,14 +169,56 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                _settle(running.pop(future), future, failed, listen)
+            ended = [cell for future in finished if not _settle(cell := running.pop(future), future, failed, listen)]
+            if ended:
+                ended += running.values()
+                running.clear()
+                pool.renew()
+                if len(ended) == 1:
+                    failed[ended[0].id] = ENDED
+                    listen(Event("failed", ended[0], reason=ENDED))
+                else:
+                    suspects += ended
     finally:
-        _end(pool)
+        pool.end()
         stop()
     for cell in waiting:
         failed.setdefault(cell.id, "a cell that it builds on failed")
     return failed
+
+
+ENDED = "its worker process was ended from outside, most likely for want of memory: try --workers 1, or fewer rows an update"
+
+
+class _Pool:
+    """Worker processes. One that is killed breaks the whole pool of the library, so a new one takes its place."""
+
+    def __init__(self, context: SpawnContext, queue: Any, workers: int) -> None:
+        self._make = partial(
+            ProcessPoolExecutor,
+            workers,
+            mp_context=context,
+            initializer=start_worker,
+            initargs=(queue, max(1, count_cores() // workers)),
+        )
+        self._pool = self._make()
+
+    def submit(self, work: Callable[..., float], *words: Any) -> Future[float]:
+        return self._pool.submit(work, *words)
+
+    def renew(self) -> None:
+        self.end()
+        self._pool = self._make()
+
+    def end(self) -> None:
+        """End the workers at once: what they had begun lies in .part folders and is gone on with."""
+        processes = list((getattr(self._pool, "_processes", None) or {}).values())
+        idle = not getattr(self._pool, "_pending_work_items", None)
+        self._pool.shutdown(wait=idle, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(timeout=5)
 
 
 def spent_tokens(cells_dir: Path, but: Cell | None = None) -> int:
@@ -211,18 +262,16 @@ def _ready(waiting: Sequence[Cell], cells_dir: Path, failed: dict[str, str], run
     return sorted(ready, key=lambda cell: cell.kind not in TRAININGS)
 
 
-def _settle(cell: Cell, future: Future[float], failed: dict[str, str], listen: Listener) -> None:
+def _settle(cell: Cell, future: Future[float], failed: dict[str, str], listen: Listener) -> bool:
+    """Note how a cell ended; False where its worker was ended from outside, or that of a cell beside it."""
     try:
         listen(Event("done", cell, seconds=future.result()))
     except BrokenProcessPool:
-        raise UserError(
-            "a worker process was ended from outside, most likely for want of memory",
-            where=f"cell {cell.folder}",
-            hint="Type the same command with --workers 1: what is done is kept.",
-        ) from None
+        return False
     except Exception as error:  # noqa: BLE001  # whatever a worker died of: its cell fails, the others go on
         failed[cell.id] = str(error).splitlines()[0] if str(error) else type(error).__name__
         listen(Event("failed", cell, reason=failed[cell.id]))
+    return True
 
 
 def _forward(queue: Any, cells: dict[str, Cell], listen: Listener) -> Callable[[], None]:
@@ -241,17 +290,6 @@ def _forward(queue: Any, cells: dict[str, Cell], listen: Listener) -> Callable[[
         queue.close()
 
     return stop
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """End the workers at once: what they had begun lies in .part folders and is gone on with."""
-    processes = list((getattr(pool, "_processes", None) or {}).values())
-    idle = not getattr(pool, "_pending_work_items", None)
-    pool.shutdown(wait=idle, cancel_futures=True)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(timeout=5)
 
 
 def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]) -> list[CellSummary]:
