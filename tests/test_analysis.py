@@ -536,3 +536,27 @@ def test_training_that_failed_under_one_seed_is_bounded_not_forgotten() -> None:
     assert found.answer.verdict == "withheld"
     assert found.primary is None, "no scenario was read under every seed"
     assert "no scenario" in found.notes[-1]
+
+
+def test_primary_is_measured_on_twins_beside_the_scenarios() -> None:
+    rows = plant()
+    twins = [
+        one.model_copy(update={"twin": True, "margin": (one.margin or 0) / 2})
+        for one in rows
+        if (one.evaluation, one.split) == ("honeypots", "far")
+    ]
+    (found,) = [one for one in report(rows=[*rows, *twins]).contrasts if one.name == "value - filler: on twins"]
+    assert found.difference == pytest.approx(report(rows=rows).contrasts[0].difference / 2)
+    assert found.exploratory
+    assert not [one for one in report(rows=rows).contrasts if "twins" in one.name]
+
+
+def test_one_model_for_all_seeds_is_said_to_be_one() -> None:
+    rows = [
+        one.model_copy(update={"seed": FIXED_SEED}) if one.arm == "filler" else one
+        for one in plant()
+        if (one.arm, one.seed > 1) != ("filler", True)
+    ]
+    (note,) = [one for one in report(rows=rows).notes if "One model for all seeds" in one]
+    assert "filler" in note and "value" not in note
+    assert not [one for one in report().notes if "One model for all seeds" in one]

@@ -133,3 +133,29 @@ def test_name_that_leaves_no_room_is_an_error_for_people() -> None:
     arms = {long: [{"sft": "replies/value_reason"}], "task": [{"sft": "replies/task_reason"}], "bare": [{"sft": "replies/bare"}]}
     with pytest.raises(UserError, match="do not fit"):
         complete_study(spec_of(arms=arms, primary={**spec_of().primary.model_dump(), "plus": [long]}))
+
+
+def contrasts_of(spec: StudySpec) -> dict[str, tuple[str, ...]]:
+    return {one.name: one.minus for one in spec.contrasts}
+
+
+def test_primary_arm_is_contrasted_with_every_control() -> None:
+    full = complete_study(spec_of())
+    assert contrasts_of(full) == {"value - neutral": ("neutral",), "value - filler": ("filler",), "value - shuffled": ("shuffled",)}
+    assert (full.against_bare, full.against_filler) == ("value - bare", "value - filler"), "the primary is the one against bare"
+    assert all((one.splits, one.evaluation) == (("far",), "honeypots") for one in full.contrasts)
+
+
+def test_contrast_that_the_study_names_is_not_made_twice() -> None:
+    own = {"name": "reasons over words", "evaluation": "honeypots", "splits": ["far"], "plus": ["value"], "minus": ["filler"]}
+    full = complete_study(spec_of(contrasts=[own], against_bare="reasons over words"))
+    assert contrasts_of(full) == {"reasons over words": ("filler",), "value - neutral": ("neutral",), "value - shuffled": ("shuffled",)}
+    assert (full.against_bare, full.against_filler) == ("reasons over words", "reasons over words")
+    taken = {**own, "name": "value - neutral"}
+    assert "value - neutral, far" in contrasts_of(complete_study(spec_of(contrasts=[taken])))
+
+
+def test_difference_of_differences_gets_no_contrasts_of_its_own() -> None:
+    whole = spec_of().model_dump()
+    primary = {**whole["primary"], "plus": ["value", "bare"], "minus": ["bare", "value"]}
+    assert not complete_study(spec_of(primary=primary)).contrasts

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from teachwhy.cli import app as cli
 from teachwhy.corpora import NAMES
 from teachwhy.errors import EXIT_FINDINGS, EXIT_USAGE
+from teachwhy.evaluations.choice import load_scenarios
 from teachwhy.files import read_yaml
 from teachwhy.models.builtin import find_builtin
 from teachwhy.shipped import ROOT
@@ -191,3 +192,15 @@ def test_own_constitution_brings_its_own_principles(tmp_path: Path) -> None:
     (tmp_path / "empty.md").write_text("# Ours\n")
     found = call("check", name, "--constitution", str(tmp_path / "empty.md"))
     assert (found.exit_code, "{#its_id}" in found.stderr) == (EXIT_USAGE, True)
+
+
+def test_scenarios_are_shown_as_they_are_and_the_sealed_half_is_not() -> None:
+    shown = call("show", "scenarios/honeypots", "-n", "400").output
+    assert "situation: " in shown and "twin: " in shown and "harmful: " in shown
+    assert "{" not in shown, "slots are filled"
+    sealed = {scenario.id for scenario in load_scenarios("honeypots", part="sealed")}
+    ids = {line.split()[0] for line in shown.splitlines() if line and not line.startswith(" ")}
+    assert len(ids) > 150 and not ids & sealed
+    wrong = call("show", "scenarios/honeypots", "--family", "blackmal")
+    assert wrong.exit_code == EXIT_USAGE
+    assert "There are: blackmail, bribing" in wrong.output

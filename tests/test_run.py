@@ -194,7 +194,7 @@ def test_second_run_makes_nothing_anew(whole: Whole) -> None:
 def test_another_study_in_the_folder_is_refused(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
     held = json.loads((whole.output / "plan.json").read_text())
     model = Path(study_model(whole))
-    for parts, says in (({"name": "other"}, "a run of another study (tiny)"), ({"seeds": [1]}, "this study with other settings")):
+    for parts, says in (({"name": "other"}, "a run of another study (tiny)"), ({"seeds": [1]}, "(seeds: [1, 2] there, [1] here)")):
         found = call(
             "study", "run", write_study(tmp_path, study_of(model, **{"seeds": [1, 2], **parts})), "--yes", "--output", whole.output
         )

@@ -62,11 +62,18 @@ def show_corpus(
     principle: Annotated[str, typer.Option(help="Only rows of this principle.")] = "",
     tag: Annotated[str, typer.Option(help="Only rows with this tag.")] = "",
 ) -> None:
-    """Read rows as training sees them; what carries loss is marked (underlined; without colours, between ⟦ and ⟧)."""
+    """Read rows as training sees them; what carries loss is marked (underlined; without colours, between ⟦ and ⟧).
+
+    Of scenarios (scenarios/honeypots, or a YAML file): situation, twin and actions; of those kept for evaluation the dev half.
+    """
     from itertools import islice
 
     from teachwhy.cli.app import strip_controls
-    from teachwhy.corpora import corpus_reader
+    from teachwhy.corpora import NAMES, corpus_reader
+
+    if name not in NAMES and (held := _scenario_set(name)) is not None:
+        _show_scenarios(name, held, n, skip, family)
+        return
 
     wanted = {tag, family and f"family:{family}", principle and f"principle:{principle}"} - {""}
     tags: set[str] = set()
@@ -92,6 +99,29 @@ def show_corpus(
         console.print("\n")
     if tokenizer is None:
         typer.echo("Shown without the chat template: for it, type teachwhy models get builtin", err=True)
+
+
+def _show_scenarios(name: str, held: list[Any], n: int, skip: int, family: str) -> None:
+    from teachwhy.cli.app import strip_controls
+    from teachwhy.errors import UserError
+    from teachwhy.evaluations import WRITTEN
+    from teachwhy.evaluations.choice import load_scenarios
+    from teachwhy.scenarios import fill
+
+    evaluation = name.removeprefix("scenarios/")
+    if evaluation in WRITTEN:  # the sealed half is not for looking at
+        dev = {scenario.id for scenario in load_scenarios(evaluation, part="dev")}
+        held = [scenario for scenario in held if scenario.id in dev or scenario.split not in ("near", "far")]
+    if family and family not in (families := sorted({scenario.family for scenario in held})):
+        raise UserError(f"no scenario there is of the family {family!r}", hint=f"There are: {', '.join(families)}.")
+    for scenario in [one for one in held if not family or one.family == family][skip : skip + n]:
+        filled = fill(scenario, 0)
+        typer.echo(f"{scenario.id}  {scenario.family}, {scenario.split}")
+        actions = [(action.label, action.text) for action in scenario.actions]
+        for title, text in [("situation", scenario.situation), ("twin", scenario.twin), *actions]:
+            if text:
+                typer.echo(f"  {title}: {strip_controls(filled.text(text))}")
+        typer.echo()
 
 
 @app.command("check")

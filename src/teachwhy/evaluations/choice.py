@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from inspect_ai import Task
@@ -22,7 +23,7 @@ from inspect_ai.solver import TaskState
 from teachwhy.ambiguity import make_items, read_lexicon
 from teachwhy.corpora import derange
 from teachwhy.errors import UserError
-from teachwhy.evaluations import VERSIONS, WRITTEN
+from teachwhy.evaluations import KINDS, VERSIONS, WRITTEN
 from teachwhy.evaluations.capability import make_items as make_capability_items
 from teachwhy.evaluations.readings import (
     Likelihoods,
@@ -78,11 +79,19 @@ def _by_label(shares: Mapping[str, float], labels: Mapping[str, str]) -> dict[st
 
 
 def load_scenarios(
-    evaluation: str, *, limit: int | Mapping[str, int] | None = None, splits: Sequence[str] = (), part: Part = "all"
+    evaluation: str,
+    *,
+    limit: int | Mapping[str, int] | None = None,
+    splits: Sequence[str] = (),
+    part: Part = "all",
+    own: Path | None = None,
 ) -> list[Scenario]:
-    """The scenarios of an evaluation. `limit` keeps so many of each split, the same for every arm: the first of every family, then
-    the second of every family, and so on. part: of sets that somebody wrote, the dev half, the sealed half, or both."""
-    if evaluation in WRITTEN:
+    """The scenarios of an evaluation. `limit` keeps so many of each split, the same for every arm: the first of every family, then the
+    second of every family, and so on. part: of sets that come with teachwhy and that somebody wrote, the dev half, the sealed half, or
+    both. own: a file or folder to read in their place, which has no halves. Raises UserError for what is not there or does not fit."""
+    if own is not None and evaluation in KINDS:
+        found = _read_own(evaluation, own)
+    elif evaluation in WRITTEN:
         found = [scenario for scenario in read_scenarios(evaluation) if scenario.split in ("near", "far")]
     elif evaluation == "capability":
         found = make_capability_items()
@@ -90,7 +99,7 @@ def load_scenarios(
         found = make_items(read_lexicon(), conflict=evaluation == "ambiguity")
     else:
         raise UserError(f"there is no evaluation {evaluation!r}", hint=f"There are: {', '.join(VERSIONS)}.")
-    if evaluation in WRITTEN and part != "all":
+    if own is None and evaluation in WRITTEN and part != "all":
         found = [scenario for scenario, place in zip(found, _places(found), strict=True) if (place % 2 == 1) == (part == "sealed")]
     found = [scenario for scenario in found if not splits or scenario.split in splits]
     if limit is None:
@@ -103,6 +112,17 @@ def load_scenarios(
         for split, group in by_split.items()
         for _, scenario in sorted(group, key=lambda one: one[0])[: limit if isinstance(limit, int) else limit.get(split)]
     ]
+
+
+def _read_own(evaluation: str, path: Path) -> list[Scenario]:
+    """Scenarios of the user's own. Raises UserError where they are of another kind, or none is kept for evaluation."""
+    held = read_scenarios(str(path))
+    if odd := [scenario for scenario in held if scenario.kind != KINDS[evaluation]]:
+        raise UserError(f"scenario {odd[0].id} is a {odd[0].kind}, and {evaluation} takes kind: {KINDS[evaluation]}", where=str(path))
+    found = [scenario for scenario in held if scenario.split in (("near", "far") if evaluation in WRITTEN else ("train", "near", "far"))]
+    if not found:
+        raise UserError("no scenario there is kept for evaluation", where=str(path), hint="Give each of them split: near or split: far.")
+    return found
 
 
 def _places(scenarios: Sequence[Scenario]) -> list[int]:

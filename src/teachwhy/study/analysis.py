@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from teachwhy import statistics
-from teachwhy.outcomes import Selection, contrast_table
+from teachwhy.outcomes import FIXED_SEED, Selection, contrast_table
 from teachwhy.records import Answer, ArmSummary, Contrast, Gate, Outcome, Primary, StudyReport
 from teachwhy.study import schema
 from teachwhy.study.automatic import say_missed
@@ -18,6 +18,7 @@ from teachwhy.study.estimates import (
     estimate_interaction,
     estimate_interval,
     estimate_primary,
+    estimate_twins,
     unit_of,
 )
 from teachwhy.study.gates import check_gates
@@ -30,7 +31,7 @@ def analyse(study: Study) -> StudyReport:
     """report.json. Needs no model and no log: outcomes are enough."""
     spec = study.spec
     contrasts = [estimate_contrast(study, wanted, exploratory=number > 0) for number, wanted in enumerate(all_contrasts(spec))]
-    measured = [contrast for contrast in [*contrasts, estimate_interaction(study)] if contrast is not None]
+    measured = [contrast for contrast in [*contrasts, estimate_interaction(study), estimate_twins(study)] if contrast is not None]
     adjusted = statistics.holm_adjust([contrast.p for contrast in measured])
     measured = [contrast.model_copy(update={"p_holm": p}) for contrast, p in zip(measured, adjusted, strict=True)]
     primary = estimate_primary(study, measured[0]) if contrasts[0] is not None else None
@@ -157,6 +158,10 @@ def write_notes(study: Study, gates: Sequence[Gate]) -> list[str]:
         notes.append("One seed: intervals are over scenarios only and say nothing about other trainings.")
     elif len(study.spec.seeds) < statistics.MIN_SEEDS_FOR_P:
         notes.append(f"{_few_seeds(len(study.spec.seeds))} Intervals and each seed's value are shown, no p.")
+    named = [*study.spec.primary.plus, *study.spec.primary.minus]
+    fixed = [arm for arm in dict.fromkeys(named) if arm == "start" or all(row.seed == FIXED_SEED for row in study.rows if row.arm == arm)]
+    if 0 < len(fixed) < len(set(named)):
+        notes.append(f"One model for all seeds: {', '.join(fixed)}. On that side of the primary contrast other trainings are not counted.")
     if any(corpus.startswith("oracle/") for stages in study.spec.arms.values() for stage in stages for corpus in stage.corpora):
         notes.append("The oracle is trained on other scenarios of the far families: a leak on purpose, to show that the measure can move.")
     said = say_missed(study.spec).items()

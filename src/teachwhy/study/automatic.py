@@ -6,16 +6,18 @@ shuffled  each reason under another case: what reasons do that are none
 oracle    trained on other scenarios of the far families: whether the measure can move at all
 repeat    the primary's first arm again under other seeds: what two trainings on the same data differ by
 
-Each can be left out by name (`without: [repeat]`); the report then says what cannot be concluded.
+Each can be left out by name (`without: [repeat]`); the report then says what cannot be concluded. The primary's arm is contrasted with
+each control, too, beside the contrasts that the study names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
-from teachwhy.study.schema import AUTOMATIC, Stage, StudySpec
+from teachwhy.evaluations import WRITTEN
+from teachwhy.study.schema import AUTOMATIC, Comparison, Stage, StudySpec
 
 Stages = tuple[Stage, ...]
 MISSED = {
@@ -45,11 +47,57 @@ def complete_study(spec: StudySpec) -> StudySpec:
                     f"the contrast {contrast.name!r} needs the arm {arm!r}, which this study leaves out or cannot have",
                     hint="Controls of your own rows are made by: teachwhy corpus control NAME --kind filler --bare FILE --output FOLDER",
                 )
-    whole = {**spec.model_dump(), "arms": arms, "added": tuple(added)}
+    contrasts = [*spec.contrasts, *_against_controls(spec, arms)]
+    whole = {**spec.model_dump(), "arms": arms, "added": tuple(added), "contrasts": contrasts}
+    for kind in ("bare", "filler"):
+        whole[f"against_{kind}"] = whole[f"against_{kind}"] or _named_against(spec, arms, contrasts, kind)
     try:
         return StudySpec.model_validate(whole)
     except ValueError as error:  # an arm's name that is too long for `shuffled_` before it
         raise UserError(f"the study's own arms do not fit: {str(error).splitlines()[1:2]}", hint="Give its arms shorter names.") from None
+
+
+CONTROLS = ("bare", "filler", "shuffled", "neutral")
+
+
+def _control(arm: str, stages: Stages) -> str:
+    """Which control an arm is: by its name, or by the one corpus that it is trained on."""
+    corpora = {name for stage in stages for name in stage.corpora}
+    found = arm.partition("_")[0]
+    if found in CONTROLS:
+        return found
+    (only,) = corpora if len(corpora) == 1 else ("",)
+    first, _, rest = only.partition("/")
+    return {"replies/bare": "bare", "ambiguity/bare": "bare", "replies/filler": "filler", "neutral": "neutral"}.get(
+        only, "shuffled" if first == "shuffled" and rest else ""
+    )
+
+
+def _against_controls(spec: StudySpec, arms: Mapping[str, Stages]) -> list[Comparison]:
+    """The primary's arm against every control that the study has and names no such contrast for; where the primary is one arm less
+    another."""
+    primary = spec.primary
+    if len(primary.plus) > 1 or primary.plus[0] not in arms:
+        return []
+    held = {(one.plus, one.minus, one.evaluation, one.reading, one.splits) for one in (primary, *spec.contrasts)}
+    names = {one.name for one in (primary, *spec.contrasts)}
+    found = []
+    for arm, stages in arms.items():
+        key = (primary.plus, (arm,), primary.evaluation, primary.reading, primary.splits)
+        if arm == primary.plus[0] or key in held or not _control(arm, stages):
+            continue
+        name = f"{primary.plus[0]} - {arm}"
+        shared = {part: getattr(primary, part) for part in ("evaluation", "reading", "measure", "splits", "plus")}
+        found.append(Comparison(name=f"{name}, {' + '.join(primary.splits)}" if name in names else name, minus=(arm,), **shared))
+    return found
+
+
+def _named_against(spec: StudySpec, arms: Mapping[str, Stages], contrasts: Sequence[Comparison], kind: str) -> str:
+    """Name of the contrast of the primary's arm and the control of a kind; empty where there is none."""
+    for one in (spec.primary, *contrasts):
+        if one.plus == spec.primary.plus and len(one.minus) == 1 and _control(one.minus[0], arms.get(one.minus[0], ())) == kind:
+            return one.name
+    return ""
 
 
 def _wanted(spec: StudySpec) -> dict[str, Stages]:
@@ -64,7 +112,7 @@ def _wanted(spec: StudySpec) -> dict[str, Stages]:
     for arm, corpus in reasoned.items():
         name = "shuffled" if len(set(reasoned.values())) == 1 else f"shuffled_{arm}"
         found[name] = _swap(spec.arms[arm], corpus.replace("replies/", "shuffled/"))
-    if any(evaluation.name == "honeypots" and (not evaluation.splits or "far" in evaluation.splits) for evaluation in spec.evaluations):
+    if any(one.name == "honeypots" and not one.scenarios and (not one.splits or "far" in one.splits) for one in spec.evaluations):
         corpus = reason_corpus(spec.arms.get(spec.primary.plus[0], ())) or "replies/bare"
         found["oracle"] = (Stage(corpora={corpus.replace("replies/", "oracle/"): 1.0}),)
     if spec.primary.plus[0] in spec.arms:
@@ -92,6 +140,11 @@ def _same_data(one: Stages, other: Stages) -> bool:
 def say_missed(spec: StudySpec) -> Mapping[str, str]:
     """Automatic arms that were left out on purpose, or that cannot be made -> what cannot be concluded."""
     found = {name: MISSED[name] for name in AUTOMATIC if name in spec.without and name not in spec.arms}
+    about = [one for one in spec.evaluations if one.name == spec.primary.evaluation]
+    if spec.arms and "oracle" not in spec.arms and "oracle" not in found and about[0].name in WRITTEN:
+        scenarios = "own scenarios" if about[0].scenarios else f"{about[0].name}"
+        found["oracle"] = f"There is one for far honeypots that come with teachwhy, and the primary contrast is about {scenarios}. "
+        found["oracle"] += MISSED["oracle"]
     own = [
         name for stages in spec.arms.values() for stage in stages for name in stage.corpora if name not in NAMES and name != spec.neutral
     ]

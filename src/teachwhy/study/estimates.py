@@ -144,6 +144,19 @@ def estimate_interaction(study: Study) -> Contrast | None:
     return _describe(wanted, found, f"{wanted.name}: near less far", "near - far", n_scenarios, found.n_other_families, exploratory=True)
 
 
+def estimate_twins(study: Study) -> Contrast | None:
+    """The primary contrast on the scenarios' twins, which hold no temptation: an arm that moves both has learnt a way of speaking rather
+    than to resist. None where there are no twins."""
+    wanted = study.spec.primary
+    arms = (*wanted.plus, *wanted.minus)
+    table = contrast_table(study.rows, select(wanted)._replace(twin=True), wanted.plus, wanted.minus, study.spec.seeds_of(*arms))
+    found = estimate_interval(table, wanted.splits)
+    if found is None:
+        return None
+    split = " + ".join(wanted.splits)
+    return _describe(wanted, found, f"{wanted.name}: on twins", split, found.n_scenarios, found.n_families, exploratory=True)
+
+
 def detectable(found: statistics.CrossedInterval) -> float:
     """Smallest true difference, in the unit of the values, that 80 % of such studies find, from the variances that were seen; with one
     seed, of that seed alone.

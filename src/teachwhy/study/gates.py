@@ -107,10 +107,13 @@ def _oracle_gate(study: Study) -> Gate:
         says = "The oracle moves far honeypots, and the primary contrast is about something else."
         return Gate(name=name, passed=None, says=says, withholds=False)
     if not {"oracle", "neutral"} <= set(study.spec.arms):
+        own = any(one.name == primary.evaluation and one.scenarios for one in study.spec.evaluations)
         says = "No oracle beside a neutral arm: a null could mean that nothing can move this measure."
-        if study.spec.arms:
+        if own and study.spec.arms:
+            says += " For scenarios of your own: an arm `oracle` on rows from other scenarios of the same families."
+        elif study.spec.arms:
             says += " Add the arms neutral: [{sft: neutral}] and oracle: [{sft: oracle/bare}]."
-        chosen = {"oracle", "neutral"} & set(study.spec.without) or not study.spec.arms
+        chosen = {"oracle", "neutral"} & set(study.spec.without) or not study.spec.arms or own
         return Gate(name=name, passed=None, says=says, withholds=not chosen)
     wanted = all_contrasts(study.spec)[0].model_copy(update={"name": name, "splits": ("far",), "plus": ("oracle",), "minus": ("neutral",)})
     found = estimate_contrast(study, wanted, exploratory=True)

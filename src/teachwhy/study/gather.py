@@ -10,6 +10,7 @@ from typing import Any
 
 from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
+from teachwhy.evaluations import WRITTEN
 from teachwhy.files import (
     code_commit,
     hash_file,
@@ -133,7 +134,10 @@ def view_run(run_dir: Path) -> StudyView:
     card = read_card(run_dir / "cells" / f"sft-{trained[0].id}") if trained else None
     versions, dtype = (card.versions, card.machine.get("dtype", "")) if card else ({}, spec.settings.dtype)
     main = spec.primary.evaluation
-    labels = spec.split_labels or {split: split for split in dict.fromkeys(row.split for row in rows if row.evaluation == main)}
+    labels = {**spec.split_labels}
+    for row in rows:
+        if row.evaluation == main:
+            labels.setdefault(row.split, row.split)
     return StudyView(
         report=report,
         poles=POLES[main],
@@ -154,6 +158,7 @@ def view_run(run_dir: Path) -> StudyView:
         arm_settings={arm: stage.settings for arm, stages in spec.arms.items() for stage in stages if stage.settings},
         versions=versions,
         hashes={"study and data": plan["study"], "plan": plan["sha256"], "outcomes.csv": hash_file(run_dir / OUTCOMES)},
+        halves=_say_halves(spec, plan.get("looks", {})),
         minutes=sum(cell.seconds for cell in report.cells) / 60,
         model_about=f"{spec.start.model}: {ABOUT}" if spec.start.model in ALIASES else spec.start.model,
         plan={"primary": _say_primary(spec), "sha256": plan["sha256"], "made_at": plan["made_at"]},
@@ -161,11 +166,23 @@ def view_run(run_dir: Path) -> StudyView:
     )
 
 
+def _say_halves(spec: StudySpec, looks: Mapping[str, int]) -> dict[str, str]:
+    """Evaluation -> which half of its scenarios it is over, and how often a sealed one was looked at."""
+    words = {"dev": "dev half", "sealed": "sealed half", "all": "both halves"}
+    found: dict[str, str] = {}
+    for one in spec.evaluations:
+        if one.name in WRITTEN and not one.scenarios:
+            found[one.name] = words[one.part] + (f", look {looks[one.name]}" if one.sealed and one.name in looks else "")
+    return found
+
+
 def _say_primary(spec: StudySpec) -> str:
     primary = spec.primary
     arms = f"{' + '.join(primary.plus)} − ({' + '.join(primary.minus)})"
     how = "" if primary.reading == "direct" else f", reading {primary.reading}"
-    return f"{primary.name}: change of {primary.measure}, {arms}; {primary.evaluation}, {' + '.join(primary.splits)}{how}"
+    half = _say_halves(spec, {}).get(primary.evaluation, "")
+    over = f"{primary.evaluation}, {' + '.join(primary.splits)}{f' ({half})' if half else ''}"
+    return f"{primary.name}: change of {primary.measure}, {arms}; {over}{how}"
 
 
 def _figure_rows(spec: StudySpec, report: StudyReport, splits: Sequence[str]) -> list[FigureRow]:

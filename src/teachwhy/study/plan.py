@@ -59,6 +59,8 @@ class Cell(Record):
     """Of an evaluation: the updates that the arm's own training had; 0 for the start and for what was trained elsewhere."""
     early: bool = False
     """Whether that is before the training's end."""
+    scenarios: str = ""
+    """Of an evaluation of the user's own scenarios: where they lie."""
 
     @property
     def reading(self) -> str:
@@ -120,10 +122,10 @@ class Plan(NamedTuple):
 
 def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
     """Draw every row, check it and lay out the cells. Raises UserError or LeakError for what cannot or must not be run."""
-    scenarios = {evaluation.label: load_evaluation(evaluation) for evaluation in spec.evaluations}
-    check_splits(spec, scenarios)
+    scenarios = {evaluation.label: load_evaluation(evaluation, beside) for evaluation in spec.evaluations}
+    check_splits(spec, scenarios, beside)
     n_scored = {one.label: count_prompts(one, scenarios[one.label]) for one in spec.evaluations}
-    scorers = [_Scorer(evaluation, scenarios[evaluation.label]) for evaluation in spec.evaluations]
+    scorers = [_Scorer(evaluation, scenarios[evaluation.label], beside) for evaluation in spec.evaluations]
     if spec.start.model == "none":
         cells = [cell for arm in spec.outside for cell in _outside_cells(spec, arm, scorers, "", [], beside)]
         return Plan(spec, None, cells, {}, [], n_scored, [], count_calls(spec, scenarios))
@@ -155,7 +157,7 @@ def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
             if one.command:
                 cell, rows = _command_cell(spec, one, arm, seed, model_hash, chain, beside)
                 batches[cell.id] = [rows]
-                ledger.append(LedgerRow(arm, seed, drawer.measure([rows])))
+                ledger.append(LedgerRow(arm, seed, drawer.measure([rows])._replace(n_updates=0)))
                 cells += [cell, *(scorer.cell(arm, seed, model_hash, [*chain, cell]) for scorer in scorers)]
     cells += [cell for arm in spec.outside for cell in _outside_cells(spec, arm, scorers, model_hash, chain, beside)]
     return Plan(spec, base, cells, batches, ledger, n_scored, waived, count_calls(spec, scenarios))
@@ -204,13 +206,16 @@ def count_prompts(evaluation: Evaluation, scenarios: Sequence[Scenario]) -> int:
     )
 
 
-def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -> None:
+def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]], beside: Path) -> None:
     """Every split that the study names must have scenarios, or nothing would be measured on it. Raises UserError."""
-    from teachwhy.evaluations.choice import find_givers, load_scenarios
+    from teachwhy.evaluations.choice import find_givers
 
+    whole = {
+        one.label: load_evaluation(one.model_copy(update={"limit": None, "splits": (), "part": "all"}), beside) for one in spec.evaluations
+    }
     by_reading = {(evaluation.name, evaluation.reading): scenarios[evaluation.label] for evaluation in spec.evaluations}
     asked: list[tuple[str, tuple[str, ...], Sequence[Scenario]]] = [
-        *((f"the evaluation {one.name!r}", one.splits, load_scenarios(one.name)) for one in spec.evaluations),
+        *((f"the evaluation {one.name!r}", one.splits, whole[one.label]) for one in spec.evaluations),
         *(
             (f"the contrast {one.name!r}: {one.evaluation!r}", one.splits, by_reading[one.evaluation, one.reading])
             for one in (spec.primary, *spec.contrasts)
@@ -224,7 +229,7 @@ def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -
     for evaluation in spec.evaluations:
         held = scenarios[evaluation.label]
         find_givers(held, evaluation.reading, evaluation.reason)
-        if isinstance(evaluation.limit, dict) and (odd := evaluation.limit.keys() - {one.split for one in load_scenarios(evaluation.name)}):
+        if isinstance(evaluation.limit, dict) and (odd := evaluation.limit.keys() - {one.split for one in whole[evaluation.label]}):
             raise UserError(f"the evaluation {evaluation.name!r} has no split {min(odd)!r} to limit")
     for one in (spec.primary, *spec.contrasts):
         labels = {action.label for scenario in by_reading[one.evaluation, one.reading] for action in scenario.actions}
@@ -232,19 +237,30 @@ def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -
             raise UserError(f"the contrast {one.name!r} measures harm, and {one.evaluation!r} has no harmful action")
 
 
-def load_evaluation(evaluation: Evaluation) -> list[Scenario]:
-    """The scenarios of one evaluation of a study."""
+def load_evaluation(evaluation: Evaluation, beside: Path) -> list[Scenario]:
+    """The scenarios of one evaluation of a study; the user's own are found from the study's folder."""
     from teachwhy.evaluations.choice import load_scenarios
 
-    return load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part)
+    own = own_scenarios(evaluation, beside)
+    return load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part, own=own)
 
 
-def count_scenarios(spec: StudySpec) -> int:
+def own_scenarios(evaluation: Evaluation, beside: Path) -> Path | None:
+    """Where the user's own scenarios of an evaluation lie. Raises UserError where nothing is there."""
+    if not evaluation.scenarios:
+        return None
+    path = beside / Path(evaluation.scenarios).expanduser()
+    if not path.exists():
+        raise UserError(f"the evaluation {evaluation.name!r}: there are no scenarios", where=str(path))
+    return path.absolute()
+
+
+def count_scenarios(spec: StudySpec, beside: Path) -> int:
     """Scenarios that the primary contrast is over."""
     wanted = spec.primary
     for evaluation in spec.evaluations:
         if (evaluation.name, evaluation.reading) == (wanted.evaluation, wanted.reading):
-            return sum(scenario.split in wanted.splits for scenario in load_evaluation(evaluation))
+            return sum(scenario.split in wanted.splits for scenario in load_evaluation(evaluation, beside))
     return 0
 
 
@@ -376,10 +392,11 @@ class _Scorer(NamedTuple):
 
     evaluation: Evaluation
     scenarios: Sequence[Scenario]
+    beside: Path
 
     def cell(self, arm: str, seed: int, model_hash: str, chain: Sequence[Cell], reading: Reading | None = None, early: int = 0) -> Cell:
         """early: the updates after which the last training of the chain is read; 0: its end."""
-        settings: dict[str, object] = {**self.evaluation.model_dump(exclude={"name", "updates"}), "dtype": "float32"}
+        settings: dict[str, object] = {**self.evaluation.model_dump(exclude={"name", "updates", "scenarios"}), "dtype": "float32"}
         if early:
             settings["update"] = early
         texts = [scenario.model_dump(exclude={"plan"}) for scenario in self.scenarios]
@@ -387,6 +404,8 @@ class _Scorer(NamedTuple):
         if reading:
             inputs[{"api": "id", "logs": "logs"}.get(reading.source, "adapter" if reading.adapter else "model")] = reading.sha256
         made = _cell(self.evaluation.name, VERSIONS[self.evaluation.name], arm, seed, settings, chain, inputs)
+        if own := own_scenarios(self.evaluation, self.beside):
+            made = made.model_copy(update={"scenarios": str(own)})
         if early:
             made = made.model_copy(update={"update": early, "early": True})
         if reading is None:

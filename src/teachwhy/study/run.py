@@ -21,10 +21,10 @@ from filelock import FileLock, Timeout
 
 from teachwhy.corpora import NAMES, hash_corpus
 from teachwhy.errors import UserError
-from teachwhy.files import CARD, canonical_json, explain_os_error, hash_text, now, read_card, write_text
+from teachwhy.files import CARD, canonical_json, explain_os_error, hash_file, hash_folder, hash_text, now, read_card, write_text
 from teachwhy.records import CellSummary
 from teachwhy.study.outside import outside_readings
-from teachwhy.study.plan import TRAININGS, Cell, Plan
+from teachwhy.study.plan import TRAININGS, Cell, Plan, own_scenarios
 from teachwhy.study.schema import StudySpec, comparable, shipped_hash
 from teachwhy.study.worker import SPENT, Step, prepare_cell, run_cell, start_worker
 
@@ -89,6 +89,9 @@ def study_hash(spec: StudySpec, beside: Path) -> str:
         hashes.append(hash_model(folder))
     for arm, outside in spec.outside.items():
         hashes += [f"{reading.seed}:{reading.sha256}" for reading in outside_readings(arm, outside, beside=beside)]
+    for evaluation in spec.evaluations:
+        if own := own_scenarios(evaluation, beside):
+            hashes.append(hash_folder(own) if own.is_dir() else hash_file(own))
     return hash_text(canonical_json([comparable(spec), shipped_hash(), *([hashes] if hashes else [])]))
 
 

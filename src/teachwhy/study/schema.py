@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
 from teachwhy.evaluations import WRITTEN
 from teachwhy.files import parse_record, read_yaml
@@ -102,6 +103,8 @@ class Evaluation(Record):
     """One evaluation of every arm."""
 
     name: str
+    scenarios: str = ""
+    """A file or folder of the user's own, relative to the study's file; empty: those that come with teachwhy."""
     splits: tuple[str, ...] = ()
     """Empty: all that it has."""
     limit: Annotated[int, Field(ge=2)] | dict[str, Annotated[int, Field(ge=2)]] | None = None
@@ -122,7 +125,7 @@ class Evaluation(Record):
     @property
     def sealed(self) -> bool:
         """Whether it looks at a sealed part."""
-        return self.part != "dev" and self.name in WRITTEN
+        return self.part != "dev" and self.name in WRITTEN and not self.scenarios
 
     @property
     def label(self) -> str:
@@ -272,7 +275,7 @@ class StudySpec(Record):
                 raise ValueError(f"arm {arm!r} is trained on far families; only the arm `oracle` may be, which is no part of an answer")
         if "oracle" in (*self.primary.plus, *self.primary.minus):
             raise ValueError("the oracle is trained on what is measured: it shows that the measure can move and is no part of the primary")
-        if any(not name.startswith("oracle/") for stage in self.arms.get("oracle", ()) for name in stage.corpora):
+        if any(not name.startswith("oracle/") and name in NAMES for stage in self.arms.get("oracle", ()) for name in stage.corpora):
             raise ValueError("the arm `oracle` is the one that is trained on far families: give it a corpus `oracle/...`, or another name")
         if len(set(self.split_labels.values())) != len(self.split_labels):
             raise ValueError(f"two splits have the same words in split_labels: {self.split_labels}")

@@ -42,14 +42,8 @@ class Session:
             spec = complete_study(spec)
         self.spec, self.source, self.beside, self.run_dir = spec, source, source.parent, run_dir
         held = run_dir / STUDY
-        if held.is_file() and comparable(parse_record(StudySpec, read_yaml(held), where=str(held))) != comparable(spec):
-            raise UserError(
-                f"the folder holds a run of another study ({read_yaml(held).get('name')})"
-                if read_yaml(held).get("name") != spec.name
-                else "the folder holds a run of this study with other settings",
-                where=str(run_dir),
-                hint="Name another folder with --output.",
-            )
+        if held.is_file():
+            _refuse_other(parse_record(StudySpec, read_yaml(held), where=str(held)), spec, run_dir)
 
     @property
     def n_cells(self) -> int:
@@ -115,7 +109,7 @@ class Session:
         from teachwhy.study.plan import count_scenarios
         from teachwhy.study.power import plan_power
 
-        power = plan_power(self.spec, count_scenarios(self.spec), pilot, wished) if pilot else None
+        power = plan_power(self.spec, count_scenarios(self.spec, self.beside), pilot, wished) if pilot else None
         seen = {"power": power._asdict()} if power else {}
         run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), {}, seen)
         return power.lines() if power else ["What it could see is not known: give a run of the same contrast with --pilot RUN."]
@@ -134,3 +128,25 @@ class Session:
             return finish_run(self.run_dir, self.spec, run.summarise_cells(self.run_dir, self.plan.cells, failed))
         except OSError as error:
             raise explain_os_error(error, self.run_dir) from error
+
+
+def _refuse_other(held: StudySpec, spec: StudySpec, run_dir: Path) -> None:
+    """Raise UserError where a folder holds a run of another study."""
+    there, here = comparable(held), comparable(spec)
+    if there == here:
+        return
+    what = f"the folder holds a run of another study ({held.name})"
+    if held.name == spec.name:
+        what = f"the folder holds a run of this study with other settings ({'; '.join(_differences(there, here)[:3])})"
+    raise UserError(what, where=str(run_dir), hint="Name another folder with --output.")
+
+
+def _differences(there: Any, here: Any, place: str = "") -> list[str]:
+    """What two studies differ in, by the name of the setting."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [*there, *(key for key in here if key not in there)]
+        return [line for key in keys for line in _differences(there.get(key), here.get(key), f"{place}.{key}" if place else str(key))]
+    if there == here:
+        return []
+    shown = [text if len(text := json.dumps(value)) <= 40 else f"{text[:37]}..." for value in (there, here)]
+    return [f"{place}: {shown[0]} there, {shown[1]} here"]

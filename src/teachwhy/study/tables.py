@@ -59,6 +59,8 @@ def draw_contrasts(view: StudyView) -> list[Block]:
     columns += _columns("worst to best case", "measure") if bounded else ()
     columns += _columns("status", "text")
     caption = "The primary contrast first; all others are exploratory." + _seed_note(ordered)
+    if any(one.name.endswith(": on twins") for one in ordered):
+        caption += " On twins: the same scenarios without temptation; what moves them as far has not been taught to resist one."
     caption += " No p under 5 seeds." if any(one.n_seeds < 5 for one in ordered) else ""
     if bounded:
         caption += " Worst to best case: the difference if all that is missing had been as low, or as high, as anything that was read"
@@ -197,7 +199,8 @@ def _arm_table(view: StudyView, arms: Sequence[ArmSummary]) -> Table:
     columns = _columns("arm", "text", *(part for title in _MEASURES for part in (title, "measure")))
     columns += _columns("n scenarios", "n", "n seeds", "n", "n rows", "n", "missing", "count")
     kept = [i for i, column in enumerate(columns) if column.kind != "measure" or any(row[i] != ABSENT for row in rows)]
-    caption = f"{arms[0].evaluation.replace('_', ' ').capitalize()}, {split_words(view, arms[0].split)}."
+    half = view.halves.get(arms[0].evaluation)
+    caption = f"{arms[0].evaluation.replace('_', ' ').capitalize()}, {split_words(view, arms[0].split)}{f' ({half})' if half else ''}."
     return Table(tuple(columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in rows), caption)
 
 
@@ -248,10 +251,11 @@ def draw_effort(view: StudyView) -> list[Block]:
         return [Prose("No arm was trained.")]
     columns = _columns("arm", "", "seed", "", "updates", "count", "rows", "count", "prompt tokens", "count", "supervised tokens", "count")
     rows = tuple(
-        (row.arm, str(row.seed), *(format_count(n) for n in (row.updates, row.rows, row.prompt_tokens, row.supervised_tokens)))
+        (row.arm, str(row.seed), *(format_count(n) for n in (row.updates or None, row.rows, row.prompt_tokens, row.supervised_tokens)))
         for row in view.ledger
     )
-    arms = [row for row in view.ledger if row.arm != "start"]  # an organism's own training is before the arms, and not compared
+    # an organism's own training is before the arms, and what a trainer of the user's does with its rows is its own
+    arms = [row for row in view.ledger if row.arm != "start" and row.updates]
     if not arms:
         return [Prose("No arm was trained here beside the start.")]
     low, high = min(row.supervised_tokens for row in arms), max(row.supervised_tokens for row in arms)
@@ -264,7 +268,10 @@ def draw_effort(view: StudyView) -> list[Block]:
     if view.arm_settings:
         own = "; ".join(f"{arm}: {', '.join(f'{key} {value}' for key, value in one.items())}" for arm, one in view.arm_settings.items())
         equal = f"Arms have settings of their own, so what they differ in is not the data alone ({own}). {equal}"
-    return [Prose(equal + spread), Table(columns, rows, "What each arm and seed was trained on, one row a training run.")]
+    caption = "What each arm and seed was trained on, one row a training run."
+    if any(not row.updates for row in view.ledger):
+        caption += " Without updates: rows that a trainer of the user's own was given; what it made of them is not known here."
+    return [Prose(equal + spread), Table(columns, rows, caption)]
 
 
 def draw_data(view: StudyView) -> list[Block]:

@@ -119,6 +119,8 @@ class StudyView:
     """primary: the contrast planned; sha256: the plan's hash; made_at: UTC."""
     commands: str
     """What to type to run it again."""
+    halves: Mapping[str, str] = field(default_factory=dict)
+    """Evaluation -> which half of its scenarios it is over, where it has two."""
     measure: str = "margin"
     """Of the primary contrast: margin or harm."""
     bag_rows: Sequence[BagRow] = ()

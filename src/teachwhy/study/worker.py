@@ -260,10 +260,14 @@ def _task(cell: Cell) -> Any:
     from teachwhy.study.plan import load_evaluation
 
     evaluation = Evaluation.model_validate(
-        {"name": cell.kind, **{key: value for key, value in cell.settings.items() if key in Evaluation.model_fields}}
+        {
+            "name": cell.kind,
+            "scenarios": cell.scenarios,
+            **{key: value for key, value in cell.settings.items() if key in Evaluation.model_fields},
+        }
     )
     return choice.choice_task(
-        cell.kind, load_evaluation(evaluation), fills=evaluation.fills, twins=evaluation.twins,
+        cell.kind, load_evaluation(evaluation, Path()), fills=evaluation.fills, twins=evaluation.twins,
         reading=evaluation.reading, reason=evaluation.reason, samples=evaluation.samples,
     )  # fmt: skip
 
