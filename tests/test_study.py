@@ -24,7 +24,8 @@ from teachwhy.scenarios import fill
 from teachwhy.shipped import ROOT
 from teachwhy.study import run as study_run
 from teachwhy.study.plan import Plan, make_plan
-from teachwhy.study.schema import StudySpec, read_study
+from teachwhy.study.schema import Evaluation, Expect, Primary, StudySpec, read_study
+from teachwhy.training.settings import SftSettings
 
 SETTINGS = {"updates": 4, "rows_per_update": 1, "learning_rate": 1e-2, "rank": 2, "alpha": 4, "dtype": "float32", "max_tokens": 2048}
 SAYINGS = {"price": "The cheap one.", "place": "The local one."}  # of one length, so that nothing need be padded
@@ -518,3 +519,14 @@ def test_only_looking_at_the_plan_writes_the_plan_alone(tmp_path: Path, tiny_mod
     held = (tmp_path / "out" / "plan.json").read_text()
     assert call("study", "run", file, "--plan", "--output", tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "plan.json").read_text() == held
+
+
+def test_every_field_of_a_study_stands_in_the_docs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "study.md").read_text()
+    own = {"added", "outside", "kind"}  # never written by hand, or the one that there is
+    for record in (StudySpec, Evaluation, Primary, Expect, SftSettings):
+        lacking = [name for name in record.model_fields if name not in own and f"`{name}`" not in text and f'`"{name}"`' not in text]
+        assert not lacking, f"docs/study.md lacks {lacking} of {record.__name__}"
+    for name, field in SftSettings.model_fields.items():
+        shown = "all" if field.default is None else str(field.default).replace("e-0", "e-").removesuffix(".0")
+        assert f"`{name}` ({shown})" in text, f"docs/study.md has another default of {name} than {shown}"
