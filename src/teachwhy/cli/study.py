@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -149,15 +150,12 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
     console = Console(stderr=True, highlight=False)
     console.print(Text.assemble((plan.spec.name, "bold"), f": {strip_controls(plan.spec.question)}"))
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("arm", "seed", "updates", "rows", "neutral", "tokens", "carrying loss"):
+    for title in ("arm", "seeds", "updates", "rows", "neutral", "tokens", "carrying loss"):
         table.add_column(title, justify="left" if title == "arm" else "right")
-    for row in plan.ledger:
-        effort = row.effort
-        table.add_row(
-            Text(row.arm),
-            str(row.seed),
-            *(f"{value:,}" for value in (effort.n_updates, effort.n_rows, effort.n_neutral_rows, effort.n_tokens, effort.n_supervised)),
-        )
+    for arm in dict.fromkeys(row.arm for row in plan.ledger):
+        efforts = [row.effort for row in plan.ledger if row.arm == arm]
+        columns = zip(*((one.n_updates, one.n_rows, one.n_neutral_rows, one.n_tokens, one.n_supervised) for one in efforts), strict=True)
+        table.add_row(Text(arm), str(len(efforts)), *(_span(column) for column in columns))
     console.print(table)
     for arm, one in plan.spec.outside.items():
         held = ", ".join(f"{name} {value}" for name, value in one.model_dump().items() if value)
@@ -173,6 +171,12 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
         f"results in {run_dir}",
         markup=False,
     )
+
+
+def _span(values: Sequence[int]) -> str:
+    """1,234, or 1,234-1,250 where seeds differ."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
 def _say_done(report: StudyReport, run_dir: Path) -> None:
