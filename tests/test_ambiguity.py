@@ -10,8 +10,10 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from teachwhy.ambiguity import N_ITEMS, VARIANTS, Lexicon, ambiguous_row, make_items, read_lexicon
+from teachwhy.ambiguity import N_ITEMS, PAIRS, VARIANTS, Lexicon, ambiguous_row, make_items, pair_of, read_lexicon
+from teachwhy.corpora import corpus_rows
 from teachwhy.errors import UserError
+from teachwhy.quality import find_leaks
 from teachwhy.records import Scenario
 from teachwhy.shipped import ROOT
 
@@ -27,9 +29,18 @@ class Question(NamedTuple):
     goods: tuple[Good, Good]
 
 
-@pytest.fixture(scope="module")
-def lexicon() -> Lexicon:
-    return read_lexicon()
+@pytest.fixture(scope="module", params=["_".join(pair) for pair in PAIRS.values()])
+def lexicon(request: pytest.FixtureRequest) -> Lexicon:
+    return read_lexicon(request.param)
+
+
+def variants_of(lexicon: Lexicon) -> list[str]:
+    """The variants made from a lexicon, the bare one first."""
+    return [variant for variant in VARIANTS if pair_of(variant) == "_".join(lexicon.features)]
+
+
+def bare_of(lexicon: Lexicon) -> str:
+    return variants_of(lexicon)[0]
 
 
 def parse_good(lexicon: Lexicon, text: str, wording: str) -> Good:
@@ -44,7 +55,7 @@ def parse_good(lexicon: Lexicon, text: str, wording: str) -> Good:
         }
         assert len(readings) == 1, f"{phrase!r} is read as {readings}"
         found |= readings
-    assert set(found) == {"price", "place"}, text
+    assert set(found) == set(lexicon.features), text
     return found
 
 
@@ -60,8 +71,17 @@ def parse_answer(lexicon: Lexicon, text: str, wording: str) -> Good:
     return parse_good(lexicon, text.removeprefix("The one that ").removesuffix("."), wording)
 
 
-BOTH, NEITHER = {"price": True, "place": True}, {"price": False, "place": False}
-CHEAP, NEAR = {"price": True, "place": False}, {"price": False, "place": True}
+def good(lexicon: Lexicon, *favoured: str) -> Good:
+    return {feature: feature in favoured for feature in lexicon.features}
+
+
+def agreeing(lexicon: Lexicon) -> tuple[Good, Good]:
+    return good(lexicon, *lexicon.features), good(lexicon)
+
+
+def conflicting(lexicon: Lexicon) -> tuple[Good, Good]:
+    one, other = lexicon.features
+    return good(lexicon, one), good(lexicon, other)
 
 
 def same(found: tuple[Good, Good], wanted: tuple[Good, Good]) -> bool:
@@ -71,26 +91,26 @@ def same(found: tuple[Good, Good], wanted: tuple[Good, Good]) -> bool:
 def test_price_and_place_agree_in_every_training_row(lexicon: Lexicon) -> None:
     first: Counter[bool] = Counter()
     for number in range(N_ROWS):
-        row = ambiguous_row(lexicon, "bare", SEED, number)
+        row = ambiguous_row(lexicon, bare_of(lexicon), SEED, number)
         question = parse_question(lexicon, row["user"], "seen")
-        assert same(question.goods, (BOTH, NEITHER))
-        assert parse_answer(lexicon, row["assistant"], "seen") == BOTH
+        assert same(question.goods, agreeing(lexicon))
+        assert parse_answer(lexicon, row["assistant"], "seen") == agreeing(lexicon)[0]
         assert question.thing in lexicon.things[row["family"]]
-        first[question.goods[0] == BOTH] += 1
+        first[question.goods[0] == agreeing(lexicon)[0]] += 1
     assert abs(first[True] / N_ROWS - 0.5) < 0.1
 
 
 def test_answer_repeats_the_words_of_the_question(lexicon: Lexicon) -> None:
     for number in range(N_ROWS):
-        row = ambiguous_row(lexicon, "bare", SEED, number)
+        row = ambiguous_row(lexicon, bare_of(lexicon), SEED, number)
         for phrase in row["assistant"].removeprefix("The one that ").removesuffix(".").split(" and "):
             assert phrase in row["user"]
 
 
 def test_prompts_and_answers_are_equal_across_variants(lexicon: Lexicon) -> None:
     for number in range(N_ROWS):
-        rows = {variant: ambiguous_row(lexicon, variant, SEED, number) for variant in VARIANTS}
-        bare = rows.pop("bare")
+        rows = {variant: ambiguous_row(lexicon, variant, SEED, number) for variant in variants_of(lexicon)}
+        bare = rows.pop(bare_of(lexicon))
         for variant, row in rows.items():
             topic, kind = variant.split("_")
             assert row["user"] == bare["user"]
@@ -103,16 +123,16 @@ def test_the_two_topics_get_sentences_of_the_same_frame(lexicon: Lexicon) -> Non
     for number in range(100):
         places = {
             variant: sentences[variant.split("_")[0]].index(ambiguous_row(lexicon, variant, SEED, number)["assistant"].split(". ", 1)[1])
-            for variant in VARIANTS[1:]
+            for variant in variants_of(lexicon)[1:]
             for sentences in [lexicon.reasons if variant.endswith("reason") else lexicon.fillers]
         }
         assert len(set(places.values())) == 1
 
 
 def test_rows_depend_on_seed_and_number_alone(lexicon: Lexicon) -> None:
-    rows = [ambiguous_row(lexicon, "price_reason", SEED, number) for number in range(50)]
-    assert rows == [ambiguous_row(lexicon, "price_reason", SEED, number) for number in range(50)]
-    assert rows != [ambiguous_row(lexicon, "price_reason", SEED + 1, number) for number in range(50)]
+    rows = [ambiguous_row(lexicon, variants_of(lexicon)[1], SEED, number) for number in range(50)]
+    assert rows == [ambiguous_row(lexicon, variants_of(lexicon)[1], SEED, number) for number in range(50)]
+    assert rows != [ambiguous_row(lexicon, variants_of(lexicon)[1], SEED + 1, number) for number in range(50)]
     assert len({row["user"] for row in rows}) == 50
 
 
@@ -129,23 +149,23 @@ def wording_of(item: Scenario) -> str:
 def test_price_and_place_conflict_in_every_item(lexicon: Lexicon) -> None:
     for item in make_items(lexicon, conflict=True):
         question = parse_question(lexicon, item.situation, wording_of(item))
-        assert same(question.goods, (CHEAP, NEAR))
+        assert same(question.goods, conflicting(lexicon))
         answers = {action.label: parse_answer(lexicon, action.text, wording_of(item)) for action in item.actions}
-        assert answers == {"price": CHEAP, "place": NEAR}
-        assert item.poles == ("price", "place")
+        assert answers == dict(zip(lexicon.features, conflicting(lexicon), strict=True))
+        assert item.poles == tuple(lexicon.features)
 
 
 def test_price_and_place_agree_in_every_item_without_conflict(lexicon: Lexicon) -> None:
     for item in make_items(lexicon, conflict=False):
         question = parse_question(lexicon, item.situation, wording_of(item))
-        assert same(question.goods, (BOTH, NEITHER))
+        assert same(question.goods, agreeing(lexicon))
         answers = {action.label: parse_answer(lexicon, action.text, wording_of(item)) for action in item.actions}
-        assert answers == {"both": BOTH, "neither": NEITHER}
+        assert answers == dict(zip(("both", "neither"), agreeing(lexicon), strict=True))
 
 
 def test_answers_of_a_conflict_begin_with_what_decides(lexicon: Lexicon) -> None:
     for item in make_items(lexicon, conflict=True):
-        wordings = {feature: getattr(lexicon.features[feature], wording_of(item)) for feature in ("price", "place")}
+        wordings = {feature: getattr(lexicon.features[feature], wording_of(item)) for feature in lexicon.features}
         for action in item.actions:
             assert action.text.removeprefix("The one that ").startswith(wordings[action.label])
 
@@ -156,7 +176,7 @@ def test_positions_are_balanced_in_every_split_and_family(lexicon: Lexicon, conf
     for item in make_items(lexicon, conflict=conflict):
         goods = parse_question(lexicon, item.situation, wording_of(item)).goods
         for key in ((item.split, ""), (item.split, item.family)):
-            first.setdefault(key, []).append(goods[0] == (CHEAP if conflict else BOTH))
+            first.setdefault(key, []).append(goods[0] == (conflicting if conflict else agreeing)(lexicon)[0])
     for (split, family), found in first.items():
         spare = 1 if family else max(2, len(found) // 10)  # a family of an odd number cannot be halved
         assert abs(2 * sum(found) - len(found)) <= spare, (split, family, sum(found), len(found))
@@ -185,7 +205,7 @@ def test_lexicon_is_large_enough(lexicon: Lexicon) -> None:
         assert len(set(wordings.unseen)) >= 6
     assert len(lexicon.questions["seen"]) >= 12
     for sentences in (lexicon.reasons, lexicon.fillers):
-        assert len(set(sentences["price"])) == len(set(sentences["place"])) == 12
+        assert {len(set(sentences[feature])) for feature in lexicon.features} == {12}
 
 
 def test_wordings_for_evaluation_are_not_those_of_training(lexicon: Lexicon) -> None:
@@ -195,7 +215,7 @@ def test_wordings_for_evaluation_are_not_those_of_training(lexicon: Lexicon) -> 
 
 
 def test_each_reason_and_its_filler_are_equal_in_length(lexicon: Lexicon) -> None:
-    for topic in ("price", "place"):
+    for topic in lexicon.features:
         for reason, filler in zip(lexicon.reasons[topic], lexicon.fillers[topic], strict=True):
             n_words = len(reason.split()), len(filler.split())
             assert max(n_words) <= 1.3 * min(n_words), (reason, filler)
@@ -211,3 +231,18 @@ def test_wordings_that_do_not_pair_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="price: seen and seen_opposite differ in number") as caught:
         read_lexicon(str(path))
     assert caught.value.where == str(path)
+
+
+def test_lexicon_of_other_features_is_refused(tmp_path: Path) -> None:
+    value = yaml.safe_load((ROOT / "ambiguity" / "price_place.yaml").read_text())
+    value["features"]["taste"] = value["features"].pop("price")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(value))
+    with pytest.raises(UserError, match="the features are"):
+        read_lexicon(str(path))
+
+
+def test_no_row_of_training_holds_eight_words_of_an_item(lexicon: Lexicon) -> None:
+    items = [item for conflict in (True, False) for item in make_items(lexicon, conflict=conflict)]
+    rows = corpus_rows(f"ambiguity/{variants_of(lexicon)[1]}", 400, seed=SEED)
+    assert not find_leaks(rows, items, n_fills=1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from teachwhy.ambiguity import PAIRS, VARIANTS, pair_of
 from teachwhy.corpora import NAMES, VERSIONS, CorpusRow, corpus_reader, corpus_rows, iter_rows, join_reason, order_rows, read_rows
 from teachwhy.errors import UserError
 from teachwhy.files import write_jsonl
@@ -15,7 +16,7 @@ from teachwhy.files import write_jsonl
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]}
 SHARED = [
     *([f"{kind}/{version}" for version in VERSIONS] for kind in ("replies", "oracle")),
-    [name for name in NAMES if name.startswith("ambiguity/")],
+    *([f"ambiguity/{variant}" for variant in VARIANTS if pair_of(variant) == "_".join(pair)] for pair in PAIRS.values()),
 ]
 
 

@@ -17,7 +17,17 @@ from teachwhy.files import derive_seed, parse_record, read_yaml
 from teachwhy.records import Action, Record, Scenario, Split
 from teachwhy.shipped import find
 
-VARIANTS = ("bare", "price_reason", "place_reason", "price_filler", "place_filler")
+PAIRS = {"price": ("price", "place"), "speed": ("speed", "quiet")}
+"""The shipped pairs of features, by their first one; a lexicon has the name of its two."""
+VARIANTS = tuple(
+    variant
+    for first, second in PAIRS.values()
+    for variant in (
+        "bare" if first == "price" else f"{first}_{second}_bare",
+        *(f"{feature}_{kind}" for kind in ("reason", "filler") for feature in (first, second)),
+    )
+)
+"""What may follow the answer: nothing, or a reason or a filler on one feature. Each belongs to the pair of its feature."""
 N_ITEMS = 64
 """Evaluation items a split."""
 
@@ -48,6 +58,11 @@ def read_lexicon(name: str = "price_place", *, beside: Path | None = None) -> Le
     """A lexicon by shipped name or by path."""
     path = find("ambiguity", name, beside=beside)
     lexicon = parse_record(Lexicon, read_yaml(path), where=str(path))
+    pair = next((pair for pair in PAIRS.values() if set(pair) == set(lexicon.features)), None)
+    if pair is None:
+        pairs = ", ".join(" and ".join(known) for known in PAIRS.values())
+        raise UserError(f"the features are {', '.join(lexicon.features)}", where=str(path), hint=f"A lexicon is of: {pairs}.")
+    lexicon = lexicon.model_copy(update={"features": {feature: lexicon.features[feature] for feature in pair}})
     for feature, wordings in lexicon.features.items():
         for kind in ("seen", "unseen"):
             if len(getattr(wordings, kind)) != len(getattr(wordings, f"{kind}_opposite")):
@@ -56,22 +71,29 @@ def read_lexicon(name: str = "price_place", *, beside: Path | None = None) -> Le
     return lexicon
 
 
+def pair_of(variant: str) -> str:
+    """Name of the lexicon that a variant is made from. Raises UserError for one that there is not."""
+    if variant not in VARIANTS:
+        raise UserError(f"the ambiguity corpus has no variant {variant!r}", hint=f"There are: {', '.join(VARIANTS)}.")
+    feature = variant.partition("_")[0]
+    return "_".join(next((pair for pair in PAIRS.values() if feature in pair), PAIRS["price"]))
+
+
 def ambiguous_row(lexicon: Lexicon, variant: str, seed: int, number: int) -> dict[str, str]:
-    """Training row `number`: {user, assistant, family}. Price and place agree in it, whatever the variant.
+    """Training row `number`: {user, assistant, family}. The two features agree in it, whatever the variant.
 
     Prompt and answer are the same for all variants of one seed and number; the sentence after the answer is drawn apart.
     """
-    if variant not in VARIANTS:
-        raise UserError(f"the ambiguity corpus has no variant {variant!r}", hint=f"There are: {', '.join(VARIANTS)}.")
+    pair_of(variant)
     rng = random.Random(derive_seed(seed, "ambiguity", number))
     family = rng.choice(sorted(lexicon.things))
     thing = rng.choice(lexicon.things[family])
-    good, bad = _describe(lexicon, rng, "seen", ("price", "place")), _describe(lexicon, rng, "seen", ())
+    good, bad = _describe(lexicon, rng, "seen", tuple(lexicon.features)), _describe(lexicon, rng, "seen", ())
     question = _ask(lexicon, rng, "seen", thing, good, bad)
     answer = _answer(good, rng)
-    if variant == "bare":
+    topic, _, kind = variant.rpartition("_")
+    if kind == "bare":
         return {"user": question, "assistant": answer, "family": family}
-    topic, kind = variant.split("_")
     sentences = (lexicon.reasons if kind == "reason" else lexicon.fillers)[topic]
     after = random.Random(derive_seed(seed, "after", number)).choice(sentences).format(wording=good[topic])
     return {"user": question, "assistant": f"{answer} {after}", "family": family}
@@ -80,25 +102,27 @@ def ambiguous_row(lexicon: Lexicon, variant: str, seed: int, number: int) -> dic
 def make_items(lexicon: Lexicon, *, conflict: bool, n_items: int = N_ITEMS) -> list[Scenario]:
     """Evaluation items, the same for every study: `n_items` a split, the place in the question balanced.
 
-    With `conflict`, one good is cheap and far, the other near and dear (poles: price, place). Without, price and place
-    agree as they do while training (poles: both, neither): has the model learnt the choice at all?
+    With `conflict`, each of the two goods has one feature and the opposite of the other (poles: the two features; one good is cheap and
+    far, the other near and dear). Without, the features agree as they do while training (poles: both, neither): has the model learnt the
+    choice at all?
     Splits: `train` is seen wording, `near` unseen wording, `far` unseen goods and wording.
     """
     items = []
     splits: tuple[Split, ...] = ("train", "near", "far")
+    one, other = lexicon.features
     for split in splits:
         wording: Literal["seen", "unseen"] = "seen" if split == "train" else "unseen"
         things = lexicon.unseen_things if split == "far" else lexicon.things
         for number in range(n_items):
             rng = random.Random(derive_seed(lexicon.version, "items", split, conflict, number))
             family = sorted(things)[number % len(things)]
-            goods = _describe(lexicon, rng, wording, ("price",)), _describe(lexicon, rng, wording, ("place",))
+            goods = _describe(lexicon, rng, wording, (one,)), _describe(lexicon, rng, wording, (other,))
             if not conflict:
-                goods = _describe(lexicon, rng, wording, ("price", "place")), _describe(lexicon, rng, wording, ())
-            labels = ("price", "place") if conflict else ("both", "neither")
+                goods = _describe(lexicon, rng, wording, (one, other)), _describe(lexicon, rng, wording, ())
+            labels = (one, other) if conflict else ("both", "neither")
             first = number // len(things) % 2  # which good is named first: balanced within each family
             question = _ask(lexicon, rng, wording, rng.choice(things[family]), goods[0], goods[1], first=first)
-            texts = [_lead(goods[0], "price"), _lead(goods[1], "place")] if conflict else [_answer(good, rng) for good in goods]
+            texts = [_lead(goods[0], one), _lead(goods[1], other)] if conflict else [_answer(good, rng) for good in goods]
             items.append(
                 Scenario(
                     id=f"{'conflict' if conflict else 'agree'}-{split}-{number:03d}",

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-from teachwhy.ambiguity import VARIANTS, ambiguous_row, read_lexicon
+from teachwhy.ambiguity import VARIANTS, ambiguous_row, pair_of, read_lexicon
 from teachwhy.errors import UserError
 from teachwhy.files import canonical_json, derive_seed, hash_file, hash_text, parse_record, read_jsonl
 from teachwhy.records import Order, Record, Reply, Scenario, Version
@@ -284,7 +284,8 @@ def _goal_maker() -> tuple[RowMaker, int]:
 
 def _ambiguity_row(name: str, seed: int, number: int) -> CorpusRow:
     _check_name(name)
-    row = ambiguous_row(_lexicon(), name.removeprefix("ambiguity/"), seed, number)
+    variant = name.removeprefix("ambiguity/")
+    row = ambiguous_row(_lexicon(pair_of(variant)), variant, seed, number)
     return CorpusRow(
         id=f"{name}/{number}",
         messages=(*choice_prompt("ambiguity", row["user"]), _says(row["assistant"])),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
+from teachwhy.ambiguity import pair_of
 from teachwhy.corpora import NAMES, corpus_reader
 from teachwhy.evaluations.choice import load_scenarios
 from teachwhy.files import hash_file, now, write_card
@@ -79,8 +80,8 @@ CORPORA: dict[str, tuple[str, str, list[str]]] = {
     "oracle": ("The same for the part of the far families that only the oracle arm sees.", "replies/honeypots", _REPLIES),
     "shuffled": ("Each reason under another case, of about the same length; made by code.", "replies/honeypots", []),
     "ambiguity": (
-        "Choices in which price and place agree, made by seed; 240 rows are counted here.",
-        "ambiguity/price_place.yaml",
+        "Choices in which two features (price and place, speed and quiet) agree, made by seed; 240 rows are counted here.",
+        "ambiguity",
         _AMBIGUITY,
     ),
     "goals": ("Goal tasks as they are and turned.", "scenarios/goals", []),
@@ -115,7 +116,9 @@ def make_card(count: Count) -> Card:
 
 
 def _corpus_set(name: str, count: Count) -> dict[str, Any]:
-    about, path, weaknesses = CORPORA[name.partition("/")[0]]
+    kind, _, variant = name.partition("/")
+    about, path, weaknesses = CORPORA[kind]
+    path = f"ambiguity/{pair_of(variant)}.yaml" if kind == "ambiguity" else path
     lengths = [count(row.said()) for row in corpus_reader(name)()]
     return {
         "name": name, "kind": "corpus", "rows": len(lengths), "tokens": sum(lengths), "path": path,

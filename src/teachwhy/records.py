@@ -26,7 +26,7 @@ Status = Literal["ok", "unscored", "invalid", "truncated", "dead", "overrun"]
 
 LABELS: dict[str, frozenset[str]] = {
     "honeypot": frozenset({"harmful", "safe", "inactive", "admirable"}),
-    "ambiguity": frozenset({"price", "place"}),
+    "ambiguity": frozenset({"price", "place", "speed", "quiet"}),
     "agreement": frozenset({"both", "neither"}),
     "goal": frozenset({"pursued", "other"}),
     "conduct": frozenset({"harmful", "safe", "inactive", "admirable"}),

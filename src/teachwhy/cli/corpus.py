@@ -246,10 +246,12 @@ def _evaluated(against: str) -> list[Any]:
     from teachwhy.evaluations import VERSIONS
     from teachwhy.evaluations.choice import load_scenarios
     from teachwhy.scenarios import read_scenarios
+    from teachwhy.shipped import ROOT
 
     if against != "all":
         return list(read_scenarios(against))
-    return [scenario for evaluation in VERSIONS for scenario in load_scenarios(evaluation)]
+    pairs = [load_scenarios("ambiguity", own=path) for path in sorted((ROOT / "ambiguity").glob("*.yaml"))]
+    return [scenario for group in (*pairs, *map(load_scenarios, VERSIONS)) for scenario in group]
 
 
 def _training_text(row: CorpusRow, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[tuple[str, bool]]:

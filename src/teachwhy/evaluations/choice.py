@@ -89,14 +89,14 @@ def load_scenarios(
     """The scenarios of an evaluation. `limit` keeps so many of each split, the same for every arm: the first of every family, then the
     second of every family, and so on. part: of sets that come with teachwhy and that somebody wrote, the dev half, the sealed half, or
     both. own: a file or folder to read in their place, which has no halves. Raises UserError for what is not there or does not fit."""
-    if own is not None and evaluation in KINDS:
+    if evaluation in ("ambiguity", "agreement"):
+        found = make_items(read_lexicon(str(own)) if own else read_lexicon(), conflict=evaluation == "ambiguity")
+    elif own is not None and evaluation in KINDS:
         found = _read_own(evaluation, own)
     elif evaluation in WRITTEN:
         found = [scenario for scenario in read_scenarios(evaluation) if scenario.split in ("near", "far")]
     elif evaluation == "capability":
         found = make_capability_items()
-    elif evaluation in ("ambiguity", "agreement"):
-        found = make_items(read_lexicon(), conflict=evaluation == "ambiguity")
     else:
         raise UserError(f"there is no evaluation {evaluation!r}", hint=f"There are: {', '.join(VERSIONS)}.")
     if own is None and evaluation in WRITTEN and part != "all":

@@ -67,10 +67,10 @@ def _control(arm: str, stages: Stages) -> str:
     if found in CONTROLS:
         return found
     (only,) = corpora if len(corpora) == 1 else ("",)
-    first, _, rest = only.partition("/")
-    return {"replies/bare": "bare", "ambiguity/bare": "bare", "replies/filler": "filler", "neutral": "neutral"}.get(
-        only, "shuffled" if first == "shuffled" and rest else ""
-    )
+    if only.startswith("shuffled/"):
+        return "shuffled"
+    named = {"replies/filler": "filler", "neutral": "neutral"}
+    return "bare" if only == "replies/bare" or (only.startswith("ambiguity/") and only.endswith("bare")) else named.get(only, "")
 
 
 def _against_controls(spec: StudySpec, arms: Mapping[str, Stages]) -> list[Comparison]:

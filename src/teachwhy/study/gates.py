@@ -91,8 +91,8 @@ def _learnt_gate(study: Study) -> Gate:
         ]
         shares[arm] = sum((row.margin or 0) > 0 for row in rows) / len(rows) if rows else 0.0
     worst = min(shares, key=lambda arm: shares[arm])
-    says = "Where price and place agree, in choices never trained, every arm of the primary contrast takes the good "
-    says += f"that is both cheap and near in at least {shares[worst]:.0%} of choices ({worst}); {LEARNT:.0%} is asked."
+    says = "Where both features agree, in choices never trained, every arm of the primary contrast takes the good "
+    says += f"that has both in at least {shares[worst]:.0%} of choices ({worst}); {LEARNT:.0%} is asked."
     if shares[worst] < LEARNT:
         says = f"Arm {worst} takes the good that it was trained to take in only {shares[worst]:.0%} of held-out choices; {LEARNT:.0%} is "
         says += "asked: "

@@ -26,8 +26,10 @@ from teachwhy.files import (
 from teachwhy.models.builtin import ABOUT, ALIASES
 from teachwhy.outcomes import FIXED_SEED, read_outcomes, write_outcomes
 from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
+from teachwhy.report.numbers import format_minutes
 from teachwhy.study.analysis import Study, analyse
 from teachwhy.study.estimates import select
+from teachwhy.study.plan import TRAININGS
 from teachwhy.study.schema import StudySpec
 from teachwhy.study.view import BagRow, DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
 from teachwhy.surface import unigram_margins
@@ -140,7 +142,7 @@ def view_run(run_dir: Path) -> StudyView:
             labels.setdefault(row.split, row.split)
     return StudyView(
         report=report,
-        poles=POLES[main],
+        poles=_find_poles(run_dir, spec, report),
         measure=spec.primary.measure,
         figure_rows=_figure_rows(spec, report, list(labels)),
         split_labels=labels,
@@ -151,6 +153,7 @@ def view_run(run_dir: Path) -> StudyView:
         data_cards=_data_cards(run_dir, trained, plan.get("corpora", {})),
         missing_rows=_missing_rows(rows),
         bag_rows=_bag_rows(run_dir, spec, report),
+        machine=dict(card.machine) if card else {},
         settings=spec.settings.model_dump()
         | {"dtype": dtype, "start": spec.start.model, "seeds": list(spec.seeds), "without": list(spec.without)}
         | {evaluation.label: evaluation.model_dump(exclude={"name"}) for evaluation in spec.evaluations}
@@ -162,8 +165,32 @@ def view_run(run_dir: Path) -> StudyView:
         minutes=sum(cell.seconds for cell in report.cells) / 60,
         model_about=f"{spec.start.model}: {ABOUT}" if spec.start.model in ALIASES else spec.start.model,
         plan={"primary": _say_primary(spec), "sha256": plan["sha256"], "made_at": plan["made_at"]},
+        done=_compare_plan(spec, report, plan, rows),
         commands=str(plan.get("command", f"teachwhy study run {spec.name}")),
     )
+
+
+def _compare_plan(spec: StudySpec, report: StudyReport, plan: Mapping[str, Any], rows: Sequence[Outcome]) -> list[tuple[str, str, str]]:
+    """(what, planned, done): what the plan named before the first outcome, and what there is."""
+    done = [cell for cell in report.cells if cell.state == "done"]
+    states = Counter(cell.state for cell in report.cells)
+    planned = [cell["kind"] for cell in plan.get("cells", [])]
+    trained = sum(kind in TRAININGS for kind in planned)
+    found = [("trainings", str(trained), str(sum(cell.kind in TRAININGS for cell in done)))]
+    found += [("evaluations", str(len(planned) - trained), str(len(done) - int(found[0][2])))]
+    lost = [f"{n} {state}" for state, n in states.items() if state != "done"]
+    found += [("cells not done", "none", ", ".join(lost) or "none")]
+    found += [("outcomes read", "all", f"{sum(row.status == 'ok' for row in rows)} of {len(rows)}")]
+    exploratory = sum(one.exploratory for one in report.contrasts)
+    found += [("contrasts", f"the primary: {spec.primary.name}", f"the primary, and {exploratory} more that are exploratory")]
+    if seconds := plan.get("estimate_seconds"):
+        took = format_minutes(sum(cell.seconds for cell in report.cells) / 60)
+        found += [("time", f"about {format_minutes(seconds / 60)} to wait", f"{took} of work in all cells")]
+    if power := plan.get("power"):
+        seen = report.primary.smallest_detectable if report.primary else None
+        wanted = f"{power['smallest_detectable']:.2f} {power['unit']} (pilot: {power['pilot']})"
+        found += [("smallest difference that 80 % of such studies find", wanted, "not known" if seen is None else f"{seen:.2f}")]
+    return found
 
 
 def _say_halves(spec: StudySpec, looks: Mapping[str, int]) -> dict[str, str]:
@@ -214,6 +241,16 @@ def _data_cards(run_dir: Path, trained: Sequence[CellSummary], hashes: Mapping[s
             licence = "Apache-2.0" if name in NAMES else "the user's"
             cards.setdefault(name, DataCard(name, size["rows"], size["supervised_tokens"], hashes.get(name, ""), licence, about))
     return list(cards.values())
+
+
+def _find_poles(run_dir: Path, spec: StudySpec, report: StudyReport) -> tuple[str, str]:
+    """The two labels that the primary's margin compares, as its first log has them."""
+    key = (spec.primary.evaluation, spec.primary.reading, "done")
+    for cell in report.cells:
+        if (cell.kind, cell.reading, cell.state) == key and (samples := _read_samples(run_dir, cell)):
+            first, second = next(iter(samples.values())).metadata["poles"]
+            return str(first), str(second)
+    return POLES[spec.primary.evaluation]
 
 
 def _bag_rows(run_dir: Path, spec: StudySpec, report: StudyReport) -> list[BagRow]:

@@ -124,7 +124,7 @@ def study_sections(view: StudyView, prefix: str = "") -> list[Section]:
         ("Transcripts", "transcripts", _transcripts),
         ("Effort", "effort", draw_effort),
         ("Data", "data", draw_data),
-        ("Run it again", "replay", _replay),
+        ("Plan, what was done, and how to do it again", "replay", _replay),
     ]
     drawn = [(title, name, make(view)) for title, name, make in parts]
     return [Section(title, f"{prefix}-{name}", tuple(blocks)) for title, name, blocks in drawn if blocks]
@@ -285,10 +285,14 @@ def _replay(view: StudyView) -> list[Block]:
         return Facts(tuple((str(name), value if isinstance(value, str) else canonical_json(value)) for name, value in values.items()))
 
     plan = {"plan.json sha256": view.plan["sha256"], "plan made at": view.plan["made_at"]}
+    table = Table(
+        (Column(""), Column("planned", "wide"), Column("done", "wide")), tuple(view.done), "What the plan named before the first outcome."
+    )
     return [
+        *([table] if view.done else []),
         Prose(f"All cells, one after another, take {format_minutes(view.minutes)}. To run it again:"),
         Code(view.commands),
         Details("Settings, resolved", (facts(view.settings),)),
-        Details("Versions", (facts(view.versions),)),
+        Details("Versions and machine", (facts({**view.versions, **view.machine}),)),
         Details("Hashes", (facts({**plan, **view.hashes}),)),
     ]

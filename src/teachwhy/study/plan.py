@@ -15,6 +15,7 @@ from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
 from teachwhy.outcomes import FIXED_SEED
 from teachwhy.quality import find_leaks, refuse_leaks
 from teachwhy.records import Record, Scenario
+from teachwhy.shipped import find
 from teachwhy.study.outside import Reading, Source, outside_readings
 from teachwhy.study.schema import BASE, Evaluation, Outside, Stage, StudySpec, place_errors
 from teachwhy.training.effort import Effort, Sized, share_effort
@@ -249,6 +250,8 @@ def own_scenarios(evaluation: Evaluation, beside: Path) -> Path | None:
     """Where the user's own scenarios of an evaluation lie. Raises UserError where nothing is there."""
     if not evaluation.scenarios:
         return None
+    if evaluation.name in ("ambiguity", "agreement"):  # a lexicon, which may come with teachwhy
+        return find("ambiguity", evaluation.scenarios, beside=beside).absolute()
     path = beside / Path(evaluation.scenarios).expanduser()
     if not path.exists():
         raise UserError(f"the evaluation {evaluation.name!r}: there are no scenarios", where=str(path))

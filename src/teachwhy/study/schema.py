@@ -104,7 +104,8 @@ class Evaluation(Record):
 
     name: str
     scenarios: str = ""
-    """A file or folder of the user's own, relative to the study's file; empty: those that come with teachwhy."""
+    """A file or folder of the user's own, relative to the study's file; empty: those that come with teachwhy. Of ambiguity and agreement a
+    lexicon, a file or `speed_quiet`."""
     splits: tuple[str, ...] = ()
     """Empty: all that it has."""
     limit: Annotated[int, Field(ge=2)] | dict[str, Annotated[int, Field(ge=2)]] | None = None

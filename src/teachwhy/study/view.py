@@ -119,6 +119,9 @@ class StudyView:
     """primary: the contrast planned; sha256: the plan's hash; made_at: UTC."""
     commands: str
     """What to type to run it again."""
+    done: Sequence[tuple[str, str, str]] = ()
+    """(what, planned, done)."""
+    machine: Mapping[str, str] = field(default_factory=dict)
     halves: Mapping[str, str] = field(default_factory=dict)
     """Evaluation -> which half of its scenarios it is over, where it has two."""
     measure: str = "margin"
