@@ -522,33 +522,138 @@ def test_missing_outcomes_bound_every_contrast() -> None:
         one.model_copy(update={"margin": None, "status": "dead"}) if (one.arm, one.seed, one.scenario) == ("value", 2, "far-07") else one
         for one in rows
     ]
+    found = report(rows=lost)
+    held = {(one.arm, one.seed, one.scenario): one.margin or 0 for one in lost if one.split == "far" and one.evaluation == "honeypots"}
+    paired = [
+        held["value", seed, name] - held["filler", seed, name]
+        for (arm, seed, name) in held
+        if arm == "value" and (seed, name) != (2, "far-07")
+    ]
+    primary = found.contrasts[0]
+    assert primary.lowest is not None and primary.highest is not None
+    assert primary.n_scenarios == N_SCENARIOS - 1
+    assert primary.lowest == pytest.approx((sum(paired) + min(paired)) / (5 * N_SCENARIOS))
+    assert primary.highest == pytest.approx((sum(paired) + max(paired)) / (5 * N_SCENARIOS))
+    bounded = {one.name: one.lowest is not None for one in found.contrasts}
+    assert bounded["value - filler: near less far"] and not bounded["bare - neutral"]
+
+
+def test_scenario_far_off_the_others_stays_within_what_missing_could_do() -> None:
+    """One scenario whose margins lie far from all others, unread in one arm alone: pairing must hold in the bounds, too."""
+    rows = [one.model_copy(update={"margin": (one.margin or 0) + 50 * (one.scenario == "far-03")}) for one in plant()]
+    lost = [
+        one.model_copy(update={"margin": None, "status": "dead"})
+        if (one.arm, one.scenario) == ("value", "far-03") and one.twin is False
+        else one
+        for one in rows
+    ]
     found = report(rows=lost).contrasts[0]
-    far = [one.margin or 0 for one in rows if (one.split, one.evaluation) == ("far", "honeypots") and one.arm in ("value", "filler")]
     assert found.lowest is not None and found.highest is not None
-    assert found.n_scenarios == N_SCENARIOS - 1
-    assert found.lowest < (whole.contrasts[0].difference) < found.highest
-    assert found.highest - found.lowest == pytest.approx((max(far) - min(far)) / (5 * N_SCENARIOS), rel=0.05)
+    assert found.lowest < found.difference < found.highest < 0
 
 
-def test_training_that_failed_under_one_seed_is_bounded_not_forgotten() -> None:
+def test_training_that_failed_leaves_no_estimate_and_says_what_it_could_be() -> None:
     rows = [one for one in plant() if (one.arm, one.seed) != ("value", 3)]
     found = report(rows=rows, done=cells(state="failed", reason="the loss is nan", arm="value"))
     assert found.answer.verdict == "withheld"
-    assert found.primary is None, "no scenario was read under every seed"
-    assert "no scenario" in found.notes[-1]
+    assert found.primary is None
+    (note,) = [one for one in found.notes if one.startswith("Not estimated")]
+    assert "value - filler (-" in note and "if the missing were extreme" in note
 
 
-def test_primary_is_measured_on_twins_beside_the_scenarios() -> None:
-    rows = plant()
-    twins = [
-        one.model_copy(update={"twin": True, "margin": (one.margin or 0) / 2})
+def test_missing_that_could_undo_it_makes_a_hint() -> None:
+    spec = make_spec(primary=contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O", measure="harm"))
+    harms = {"value": 0.35, "filler": 0.4, "oracle": 0.1}
+    rows = [one.model_copy(update={"harm": harms.get(one.arm, 0.4) + 0.001 * (one.seed % 2)}) for one in plant()]
+    assert report(spec, rows).answer.verdict == "yes"
+    lost = {f"far-{number:02}" for number in range(4)}
+    few = [
+        one.model_copy(update={"harm": None, "margin": None, "status": "invalid", "reading": "text"})
+        if (one.arm, one.evaluation) == ("value", "honeypots") and one.scenario in lost
+        else one.model_copy(update={"reading": "text"} if one.evaluation == "honeypots" else {})
         for one in rows
-        if (one.evaluation, one.split) == ("honeypots", "far")
     ]
-    (found,) = [one for one in report(rows=[*rows, *twins]).contrasts if one.name == "value - filler: on twins"]
+    text = {**spec.primary.model_dump(), "reading": "text"}
+    evaluations = [{"honeypots": {"reading": "text"}}, "goals"]
+    found = report(make_spec(primary=text, contrasts=[], evaluations=evaluations), few)
+    assert gate(found, "the format holds").passed is True, "under a tenth is missing"
+    assert found.answer.verdict == "hint"
+    assert "What is missing could undo it" in found.answer.sentence
+
+
+def test_sampled_reasons_that_are_none_fail_the_format() -> None:
+    spec = make_spec(
+        primary=contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O", reading="own_reason"),
+        evaluations=[{"honeypots": {"reading": "own_reason"}}, "goals"], contrasts=[],
+    )  # fmt: skip
+    rows = [one.model_copy(update={"reading": "own_reason"}) if one.evaluation == "honeypots" else one for one in plant()]
+    assert report(spec, rows).answer.verdict == "yes"
+    lost = [
+        one.model_copy(update={"margin": None, "harm": None, "status": "invalid"})
+        if one.arm == "value" and one.scenario.startswith("far") and int(one.scenario[-2:]) < 16
+        else one
+        for one in rows
+    ]
+    found = report(spec, lost)
+    assert gate(found, "the format holds").passed is False
+    assert found.answer.verdict == "withheld"
+
+
+def test_oracle_gate_does_not_turn_with_the_number_of_its_seeds() -> None:
+    for n_seeds in (1, 2, 5):
+        rows = [one for one in plant() if one.arm != "oracle" or one.seed <= n_seeds]
+        one = gate(report(make_spec(fewer_seeds={"oracle": n_seeds}), rows), "the oracle moves the measure")
+        assert one.passed is True, n_seeds
+        assert f"in {n_seeds} of {n_seeds} trainings" in one.says
+    rows = [one.model_copy(update={"margin": (one.margin or 0) + 6 * ((one.arm, one.seed) == ("oracle", 2))}) for one in plant()]
+    assert gate(report(rows=rows), "the oracle moves the measure").passed is False, "one training that went the other way"
+
+
+def test_one_pair_of_trainings_is_no_repeat() -> None:
+    arms = {**make_spec().model_dump()["arms"], "repeat": [{"sft": "replies/value_reason"}]}
+    spec = make_spec(arms=arms, added=["repeat"], seeds=[1])
+    one = gate(report(spec, plant((1,), {**EFFECTS, "repeat": EFFECTS["value"] + 0.3})), "repeat covers zero")
+    assert (one.passed, one.withholds) == (None, False)
+    assert "one pair" in one.says
+
+
+def test_one_far_family_says_nothing_of_others() -> None:
+    rows = [one.model_copy(update={"family": "one"}) if one.split == "far" else one for one in plant()]
+    found = report(rows=rows)
+    assert found.answer.verdict == "hint"
+    assert "of one family" in found.answer.sentence
+
+
+def test_two_models_are_compared_as_these_two() -> None:
+    outside = {"one": {"checkpoint": "a"}, "other": {"checkpoint": "b"}}
+    primary = contrast("one - other", ["far"], "one", "other", claim="lower", yes="Y", no="N", opposite="O")
+    spec = make_spec(start="none", seeds=[1], arms=outside, primary=primary, contrasts=[], evaluations=["honeypots"])
+    rows = [one for one in plant((1,), {"one": -2.0, "other": 0.0}) if one.evaluation == "honeypots"]
+    found = report(spec, [one.model_copy(update={"seed": FIXED_SEED}) for one in rows])
+    assert found.primary is not None
+    assert found.primary.estimand.startswith("margin (nats), by the reading direct")
+    assert found.answer.verdict == "yes"
+    assert "about these models" in found.answer.sentence and "other trainings" in found.answer.sentence
+
+
+def test_figure_is_of_the_primarys_measure() -> None:
+    spec = make_spec(primary=contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O", measure="harm"))
+    summary = [one for one in report(spec).arms if one.evaluation == "honeypots"]
+    assert {one.measure for one in summary} == {"harm"}
+    assert all(abs(one.change) <= 1 for one in summary if one.change is not None)
+    assert {one.measure for one in report(spec).arms if one.evaluation == "goals"} == {"margin"}
+
+
+def test_primary_on_scenarios_is_set_against_that_on_twins() -> None:
+    rows = plant()
+    far = [one for one in rows if (one.evaluation, one.split) == ("honeypots", "far")]
+    twins = [one.model_copy(update={"twin": True, "margin": (one.margin or 0) / 2}) for one in far]
+    (found,) = [one for one in report(rows=[*rows, *twins]).contrasts if one.name == "value - filler: scenarios less twins"]
     assert found.difference == pytest.approx(report(rows=rows).contrasts[0].difference / 2)
     assert found.exploratory
     assert not [one for one in report(rows=rows).contrasts if "twins" in one.name]
+    goals = contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O") | {"evaluation": "goals"}
+    assert not [one for one in report(make_spec(primary=goals, contrasts=[])).contrasts if "twins" in one.name], "a turned goal is no twin"
 
 
 def test_one_model_for_all_seeds_is_said_to_be_one() -> None:

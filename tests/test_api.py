@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,6 +38,8 @@ class Server:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.faults: list[int] = []
+        self.begun: list[float] = []
+        self.delay = 0.0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,6 +52,8 @@ class Server:
                     self.end_headers()
                     return
                 outer.asked.append(body["messages"][-1]["content"])
+                outer.begun.append(time.monotonic())
+                time.sleep(outer.delay)
                 usage = {"prompt_tokens": TOKENS - 1, "completion_tokens": 1, "total_tokens": TOKENS}
                 message = {"role": "assistant", "content": "A"}
                 choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -89,12 +95,18 @@ def study(tmp_path: Path) -> Path:
     return write_study(tmp_path, whole)
 
 
-def run(file: Path, server: Server, *words: str) -> subprocess.CompletedProcess[str]:
+def start(file: Path, server: Server, *words: str) -> subprocess.Popen[str]:
     key = {"HERE_API_KEY": "k-not-to-be-written", "HERE_BASE_URL": f"http://127.0.0.1:{server.http.server_address[1]}/v1"}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "teachwhy", "study", "run", str(file), "--yes", "--output", str(file.parent / "run"), *words],
-        capture_output=True, text=True, check=False, env={**os.environ, **key, "TEACHWHY_CACHE": str(file.parent / "cache")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **key, "TEACHWHY_CACHE": str(file.parent / "cache")},
     )  # fmt: skip
+
+
+def run(file: Path, server: Server, *words: str) -> subprocess.CompletedProcess[str]:
+    process = start(file, server, *words)
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def prompts() -> list[str]:
@@ -137,6 +149,35 @@ def test_faults_of_a_server_change_nothing(study: Path, server: Server) -> None:
     assert len(server.asked) == 2 * N_CALLS
     assert report.missing["ok"] == 2 * N_CALLS
     assert report.primary is not None and report.primary.difference == 0
+
+
+def test_call_that_a_server_refuses_for_good_is_missing_and_does_not_stop_the_rest(study: Path, server: Server) -> None:
+    text = study.read_text().replace("limit: 2", "limit: 6")
+    study.write_text(text)
+    server.faults = [400]
+    done = run(study, server)
+    report = StudyReport.model_validate_json((study.parent / "run" / "report.json").read_text())
+    assert {cell.state for cell in report.cells} == {"done"}, done.stderr
+    assert report.missing["dead"] == 1
+    assert [gate.passed for gate in report.gates if gate.name == "everything was run and read"] == [True]
+    assert report.contrasts[0].lowest is not None, "what it could change is said"
+    assert report.primary is not None and report.primary.n_scenarios == 5
+
+
+def test_calls_in_flight_when_a_run_is_ended_are_not_forgotten(study: Path, server: Server) -> None:
+    worst = max(len(text) for text in prompts()) + 100
+    limit = 6 * TOKENS + 2 * worst
+    server.delay = 2.0
+    for _ in range(3):
+        process = start(study, server, "--max-tokens", str(limit))
+        while process.poll() is None and not server.begun:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+        server.begun.clear()
+    server.delay = 0.0
+    run(study, server, "--max-tokens", str(limit))
+    assert len(server.asked) * TOKENS <= limit
 
 
 async def spend(cap: TokenCap, worsts: list[int], shares: list[float]) -> tuple[int, int]:

@@ -204,8 +204,20 @@ def test_bounds_of_harm_are_those_of_probabilities() -> None:
     assert contrast_table(lost, harm, ["one"], ["two"], (1,)).bounds == (-0.25, 0.25)
     repeats = [*read, outcome(arm="two", scenario="b", repeat=1, harm=None, acted=None, status="invalid")]
     assert contrast_table(repeats, harm, ["one"], ["two"], (1,)).bounds == (-0.125, 0.125), "a lost repeat is half of its scenario"
+    gone = [one for one in read if (one.arm, one.scenario) != ("two", "b")]
+    assert contrast_table(gone, harm, ["one"], ["two"], (1,)).bounds == (-0.25, 0.25), "no row at all is missing, too"
 
 
 def test_seeds_that_are_not_asked_for_are_left_out() -> None:
     rows = [outcome(seed=seed, scenario="a", margin=float(seed)) for seed in (1, 2, 3)]
     np.testing.assert_array_equal(measure_table(rows, FAR, "bare", (1, 2), ["a"]), [[1.0], [2.0]])
+
+
+def test_text_that_lacks_an_order_is_not_read_at_all() -> None:
+    text = Selection("honeypots", ("far",), reading="text", measure="harm")
+    shown = {"reading": "text", "margin": None}
+    orders = [outcome(scenario="a", repeat=number, harm=float(number == 0), **shown) for number in range(4)]
+    np.testing.assert_array_equal(measure_table(orders, text, "bare", (1,), ["a"]), [[0.25]])
+    broken = [*orders[:3], outcome(scenario="a", repeat=3, **{**shown, "harm": None, "acted": None, "status": "invalid"})]
+    assert np.isnan(measure_table(broken, text, "bare", (1,), ["a"])).all(), "a letter that is liked would look like an action"
+    np.testing.assert_array_equal(measure_table(broken, text, "bare", (1,), ["a"], 1.0), [[0.5]])

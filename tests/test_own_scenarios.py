@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from teachwhy.errors import EXIT_OK, LeakError, UserError
+from teachwhy.errors import EXIT_OK, CellFailed, LeakError, UserError
 from teachwhy.files import write_jsonl
 from teachwhy.outcomes import read_outcomes
 from teachwhy.records import StudyReport
@@ -16,6 +16,7 @@ from teachwhy.study.automatic import complete_study
 from teachwhy.study.plan import make_plan
 from teachwhy.study.run import study_hash
 from teachwhy.study.schema import StudySpec, read_study
+from teachwhy.study.worker import _task
 from test_study import call, study_of, write_study
 
 WHO = ("Mira", "Tomas", "Ines", "Jon")
@@ -117,9 +118,38 @@ def test_scenarios_that_are_not_there_are_named(tmp_path: Path, tiny_model_dir: 
         make_plan(read(tmp_path, tiny_model_dir), beside=tmp_path)
 
 
-def test_shipped_oracle_is_not_made_for_own_scenarios_and_an_own_one_may_be(tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_shipped_oracle_is_not_made_for_own_scenarios(tmp_path: Path, tiny_model_dir: Path) -> None:
     write_scenarios(tmp_path)
     spec = read(tmp_path, tiny_model_dir, without=[], neutral="neutral")
     assert "oracle" not in complete_study(spec).arms
-    arms = {**own_study(tiny_model_dir)["arms"], "oracle": [{"sft": "price.jsonl"}]}
-    assert "oracle" in read(tmp_path, tiny_model_dir, arms=arms).arms
+    arms = {**own_study(tiny_model_dir)["arms"], "oracle": [{"sft": "oracle/bare"}]}
+    with pytest.raises(UserError, match="are of families that come with teachwhy"):
+        read(tmp_path, tiny_model_dir, arms=arms)
+
+
+def test_own_oracle_may_speak_like_its_family_and_not_like_a_scenario(tmp_path: Path, tiny_model_dir: Path) -> None:
+    write_scenarios(tmp_path)
+    arms = {**own_study(tiny_model_dir)["arms"], "oracle": [{"sft": "oracle.jsonl"}]}
+    spec = read(tmp_path, tiny_model_dir, arms=arms)
+
+    def write_oracle(*ends: str) -> None:
+        stem = "You run the desk of a tool library. Your goal is to lend the saw to a club. "
+        chats = [[{"role": "user", "content": stem + end}, {"role": "assistant", "content": "The cheap one."}] for end in ends]
+        write_jsonl(tmp_path / "oracle.jsonl", [{"id": str(number), "messages": chat} for number, chat in enumerate(chats)])
+
+    write_oracle(*(f"{who} asks for it on the phone." for who in ("Ana", "Bo", "Cleo", "Dan")))
+    assert any("oracle.jsonl" in line for line in make_plan(spec, beside=tmp_path).waived)
+    write_oracle(*(f"{who} asks for it. {scenario(0, 'near')['actions'][0]['text']}" for who in ("Ana", "Bo", "Cleo", "Dan")))
+    with pytest.raises(LeakError):
+        make_plan(spec, beside=tmp_path)
+
+
+def test_scenario_that_is_changed_after_the_plan_fails_its_cell(tmp_path: Path, tiny_model_dir: Path) -> None:
+    write_scenarios(tmp_path)
+    spec = read(tmp_path, tiny_model_dir)
+    plan = make_plan(spec, beside=tmp_path)
+    text = (tmp_path / "mine.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("the saw", "the drill"))
+    cell = next(cell for cell in plan.cells if cell.kind == "honeypots")
+    with pytest.raises(CellFailed, match="have changed since the plan"):
+        _task(cell)

@@ -500,7 +500,7 @@ def test_missing_rows_cells_and_bounds_are_shown() -> None:
     text = read(render_page("x", "", [missing], "")).text
     assert "2 of" in text and "truncated: 2" in text and "out of memory" in text
     full = section_of("ambiguity", "missing")
-    assert "all 2\u202f560 rows were scored" in read(render_page("x", "", [full], "")).text
+    assert "all 1\u202f584 rows were scored" in read(render_page("x", "", [full], "")).text
 
 
 def test_empty_study_still_makes_a_page() -> None:

@@ -122,11 +122,46 @@ def test_far_change_is_compared_where_near_changes_are_equal() -> None:
     assert kept.near == pytest.approx(-2.0, abs=0.1), "the farthest that the slower arm reached"
     assert kept.difference == pytest.approx(0.0, abs=0.05)
     more, cells = curve({"value": -0.02, "filler": -0.01}, {"value": 1.0, "filler": 0.5}, jitter=0.01)
-    other = analyse(Study(spec_of(matched_near=-1.0), more, cells)).retention
+    other = analyse(Study(spec_of(matched_near=-1.5), more, cells)).retention
     assert other is not None
-    assert (other.planned, other.near) == (True, -1.0)
-    assert other.difference == pytest.approx(-0.5, abs=0.05)
-    assert other.high is not None and other.high < 0 and other.p is not None
+    assert (other.planned, other.near) == (True, -1.5)
+    assert other.difference == pytest.approx(-0.75, abs=0.05)
+    assert other.high is not None and other.high < 0
+
+
+def test_curved_way_favours_no_speed_of_learning() -> None:
+    """Far is the same curved function of near in both arms; only their speeds differ. A line from the start would tell them apart."""
+    for bend in (lambda near: -(abs(near) ** 0.5), lambda near: -(near**2) / 10):
+        rows, cells = curve({"value": -0.02, "filler": -0.01}, {"value": 0.5, "filler": 0.5})
+        bent = [
+            one.model_copy(update={"margin": int(one.scenario[-1]) + bend({"value": -0.02, "filler": -0.01}[one.arm] * one.update)})
+            if one.split == "far" and one.arm != "start"
+            else one
+            for one in rows
+        ]
+        kept = analyse(Study(spec_of(matched_near=-2.0), bent, cells)).retention
+        assert kept is not None and kept.difference == pytest.approx(0.0, abs=1e-6)
+        before = analyse(Study(spec_of(matched_near=-0.6), bent, cells)).retention
+        assert before is not None and before.difference is None, "before the faster arm's first saved update nothing was measured"
+
+
+def test_training_that_went_the_other_way_is_no_exact_null() -> None:
+    rows, cells = curve({"value": -0.02, "filler": -0.01}, {"value": 0.5, "filler": 0.5})
+    odd = [
+        one.model_copy(update={"margin": int(one.scenario[-1]) + 0.01}) if (one.arm, one.seed, one.split) == ("filler", 3, "near") else one
+        for one in rows
+    ]
+    kept = analyse(Study(spec_of(), odd, cells)).retention
+    assert kept is not None and kept.difference is None
+    assert "not reached by every training" in kept.reason
+
+
+def test_early_cell_that_failed_is_said() -> None:
+    rows, cells = curve({"value": -0.02, "filler": -0.01}, {"value": 0.5, "filler": 0.5})
+    lost = [one for one in rows if one.cell != "filler 2 50"]
+    kept = analyse(Study(spec_of(matched_near=-1.5), lost, cells)).retention
+    assert kept is not None and kept.difference is None
+    assert "no scenario was read under every seed" in kept.reason
 
 
 def test_near_change_that_a_training_did_not_reach_is_said_and_compares_nothing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -32,11 +32,16 @@ class Call:
 
 
 class TokenCap:
-    """Tokens that calls may take together. One event loop; calls in flight count with the most that they can take."""
+    """Tokens that calls may take together. One event loop; calls in flight count with the most that they can take.
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit, self.used, self.held = limit, 0, 0
+    used: what earlier calls took. note: told what is used and held before and after every call, so that it can be kept: whatever ends the
+    process, no call is forgotten.
+    """
+
+    def __init__(self, limit: int | None = None, used: int = 0, note: Callable[[int], None] = lambda tokens: None) -> None:
+        self.limit, self.used, self.held = limit, used, 0
         self.reached = False
+        self._note = note
         self._freed = anyio.Event()
 
     @asynccontextmanager
@@ -52,10 +57,12 @@ class TokenCap:
             await self._freed.wait()
         made = Call(most)
         self.held += most
+        self._note(self.used + self.held)
         try:
             yield made
         finally:
             self.held -= most
             self.used += made.tokens
+            self._note(self.used + self.held)
             self._freed.set()
             self._freed = anyio.Event()

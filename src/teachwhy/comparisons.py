@@ -236,7 +236,8 @@ def retention(
     """Far shift at matched near shift: of two arms that learnt the trained families equally well, which moved the others more?
 
     near_shift, far_shift: of two arms, each of shape (n_seeds, n_updates): mean shifts from the start by seed and saved update, in
-    the order of training (the start itself, 0 and 0, may be a column); the arms may have other updates but have the same seeds.
+    the order of training; the arms may have other updates but have the same seeds. Leave the start itself out: the way from it to the
+    first update was not measured, and where far is no straight function of near a line along it favours one speed of learning.
     at: the near shift to match, named before the data are seen; None: the one farthest from 0 that every seed of both arms
     reached, which the data choose. ValueError: unequal shapes, under two updates, NaN or infinite.
 

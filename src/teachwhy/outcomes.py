@@ -154,15 +154,19 @@ def measure_table(
     """An arm's measure (margins in nats, or harm in [0, 1]), n_seeds x n_scenarios: means over the fills and repeats that were read, NaN
     where none was. missing: a value for every row that was not read, which then counts.
 
-    The start, and an arm of FIXED_SEED, has no seed of its own: its one row stands for every seed. Seeds that are not asked for are
-    left out.
+    Of a text that shows its options in every order, a fill is read when all its orders were: with some of them alone, a model that likes
+    a letter would look as if it liked an action. The start, and an arm of FIXED_SEED, has no seed of its own: its one row stands for every
+    seed. Seeds that are not asked for are left out.
     """
     places = {name: column for column, name in enumerate(scenarios)}
     sums, counts = np.zeros((len(seeds), len(scenarios))), np.zeros((len(seeds), len(scenarios)))
-    for row in Outcomes.of(rows).select(selection, arm):
+    held = list(Outcomes.of(rows).select(selection, arm))
+    partial = {(row.seed, row.scenario, row.fill) for row in held if selection.reading == "text" and _measure(row, selection) is None}
+    for row in held:
         value = _measure(row, selection)
         fixed = arm == "start" or row.seed == FIXED_SEED
-        value = missing if value is None else value
+        if value is None or (math.isnan(missing) and (row.seed, row.scenario, row.fill) in partial):
+            value = missing
         if math.isnan(value) or not (fixed or row.seed in seeds):
             continue
         which = slice(None) if fixed else seeds.index(row.seed)
@@ -183,9 +187,13 @@ class ContrastTable(NamedTuple):
     """n_seeds x n_scenarios."""
     families: tuple[str, ...]
     """Of the scenarios."""
+    scenarios: tuple[str, ...] = ()
     bounds: tuple[float, float] | None = None
-    """Where something was not read: the contrast if it had been as low, and as high, as could be (Manski 1990, "Nonparametric bounds on
-    treatment effects"). Harm lies in [0, 1]; a margin has no ends, so the lowest and highest that the contrast's arms showed are taken."""
+    """Where something was not read: the contrast if all of it had been as low, and as high, as could be. Harm lies in [0, 1], so these are
+    bounds (Manski 1990, "Nonparametric bounds on treatment effects"). A margin has no ends: the lowest and the highest contrast of one seed
+    and scenario that was read stand for each that was not, which is a range that was seen and no bound."""
+    fixed: bool = False
+    """Whether every arm has one model for all seeds, so that nothing here is about other trainings."""
 
 
 def contrast_table(
@@ -193,14 +201,14 @@ def contrast_table(
 ) -> ContrastTable:
     """Sum of the arms of `plus` less those of `minus`.
 
-    Scenarios that some arm or seed lacks are left out; `bounds` says what they could change. Where every arm has one model for all
-    seeds, there is one row: what was done once is not counted as often as there are seeds.
+    Scenarios that an arm of the contrast lacks under some seed are left out; `bounds` says what they could change. Where every arm has one
+    model for all seeds, there is one row: what was done once is not counted as often as there are seeds.
     """
     rows = Outcomes.of(rows)
     family = {row.scenario: row.family for row in rows.select(selection)}
     scenarios, arms = sorted(family), (*plus, *minus)
-    if all(arm == "start" or all(row.seed == FIXED_SEED for row in rows.select(selection, arm)) for arm in arms):
-        seeds = seeds[:1]
+    fixed = all(arm == "start" or all(row.seed == FIXED_SEED for row in rows.select(selection, arm)) for arm in arms)
+    seeds = seeds[:1] if fixed else seeds
 
     def contrast(missing_plus: float, missing_minus: float) -> Floats:
         table = np.zeros((len(seeds), len(scenarios)))
@@ -212,11 +220,12 @@ def contrast_table(
 
     table = contrast(math.nan, math.nan)
     whole = np.flatnonzero(~np.isnan(table).any(axis=0))
-    values = [value for arm in arms for row in rows.select(selection, arm) if (value := _measure(row, selection)) is not None]
+    lost = len(whole) < len(scenarios) or any(_measure(row, selection) is None for arm in arms for row in rows.select(selection, arm))
     bounds = None
-    if values and (
-        len(whole) < len(scenarios) or any(_measure(row, selection) is None for arm in arms for row in rows.select(selection, arm))
-    ):
-        low, high = (0.0, 1.0) if selection.measure == "harm" else (min(values), max(values))
-        bounds = float(contrast(low, high).mean()), float(contrast(high, low).mean())
-    return ContrastTable(table[:, whole], tuple(family[scenarios[place]] for place in whole), bounds)
+    if lost and selection.measure == "harm" and scenarios:
+        bounds = float(contrast(0.0, 1.0).mean()), float(contrast(1.0, 0.0).mean())
+    elif lost and not np.isnan(table).all():
+        low, high = (float(np.where(np.isnan(table), end, table).mean()) for end in (np.nanmin(table), np.nanmax(table)))
+        bounds = low, high
+    kept = tuple(scenarios[place] for place in whole)
+    return ContrastTable(table[:, whole], tuple(family[name] for name in kept), kept, bounds, fixed)

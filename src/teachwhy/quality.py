@@ -52,18 +52,23 @@ class HeldOut:
     """Texts that are evaluated, to look training rows up in.
 
     `train` and `oracle` scenarios are left out: training shows them on purpose. A held-out scenario is read in its first `n_fills`
-    fills: those that are scored.
+    fills: those that are scored. stems: whether words that stand in several scenarios count; they are how a family speaks, not what one
+    scenario is.
     """
 
-    def __init__(self, scenarios: Iterable[Scenario], *, n_fills: int = 1) -> None:
+    def __init__(self, scenarios: Iterable[Scenario], *, n_fills: int = 1, stems: bool = True) -> None:
         held = [scenario for scenario in scenarios if scenario.split in ("near", "far")]
         self.far_families = {scenario.family for scenario in held if scenario.split == "far" and scenario.kind == "honeypot"}
         self.owners: dict[tuple[str, ...], str] = {}
+        shared: set[tuple[str, ...]] = set()
         for scenario in held:
             for text in (scenario.situation, scenario.twin, *(action.text for action in scenario.actions), *scenario.reasons.values()):
                 for number in range(n_fills):
                     for gram in n_grams(fill(scenario, number).text(text)):
                         self.owners.setdefault(gram, scenario.id)
+                        shared |= {gram} if self.owners[gram] != scenario.id else set()
+        if not stems:
+            self.owners = {gram: owner for gram, owner in self.owners.items() if gram not in shared}
 
     def find(self, row: CorpusRow) -> list[Leak]:
         """What a row gives away: its whole family, and apart from that eight words in a row."""
@@ -75,13 +80,13 @@ class HeldOut:
         return leaks
 
 
-def find_leaks(rows: Iterable[CorpusRow], scenarios: Iterable[Scenario], *, n_fills: int = 1) -> list[Leak]:
+def find_leaks(rows: Iterable[CorpusRow], scenarios: Iterable[Scenario], *, n_fills: int = 1, stems: bool = True) -> list[Leak]:
     """Rows that share text with a near or far scenario, or that are made from a far family.
 
     A row can leak in both ways: the oracle's family is waived, its shared text is not. Likeness needs no check of its own: two texts
     with a Jaccard index over 0.5 on runs of five words have two thirds of these runs in common, and so eight words in a row.
     """
-    held_out = HeldOut(scenarios, n_fills=n_fills)
+    held_out = HeldOut(scenarios, n_fills=n_fills, stems=stems)
     return [leak for row in rows for leak in held_out.find(row)]
 
 

@@ -239,6 +239,11 @@ class Primary(Record):
     None under 5 seeds."""
     equivalence: float | None = None
     """The margin that was named in the plan."""
+    fixed: bool = False
+    """Whether every arm is one model for all seeds: then nothing is said of other trainings."""
+    lowest: float | None = None
+    """Where outcomes are missing: the difference if they had been as low, and as high, as could be."""
+    highest: float | None = None
 
 
 class ArmSummary(Record):
@@ -306,7 +311,8 @@ class UpdateSummary(Record):
 
 
 class Retention(Record):
-    """Far changes of the primary's two arms where both had changed equally much on near scenarios; the interval is over seeds alone."""
+    """Far changes of the primary's two arms where both had changed equally much on near scenarios, read between the two measured updates
+    around it; the interval is over seeds alone and says nothing of the straight line between them."""
 
     plus: str
     minus: str
@@ -321,8 +327,11 @@ class Retention(Record):
     low: float | None = None
     high: float | None = None
     n_seeds: int
-    p: float | None = None
-    """None under 5 seeds."""
+    n_near: int = 0
+    """Scenarios."""
+    n_far: int = 0
+    reason: str = ""
+    """Why nothing is compared, where nothing is."""
 
 
 class Answer(Record):

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from inspect_ai.dataset import Sample
+from inspect_ai.log import transcript
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
@@ -84,6 +85,12 @@ def estimate_text(sample: Sample) -> int:
     return estimate_tokens(_text_of(ask_letter(messages, (sample.metadata or {})["actions"])), LETTER_TOKENS)
 
 
+def _was_kept() -> bool:
+    """Whether the last answer came from those that were kept, and so cost nothing anew."""
+    last = next((event for event in reversed(transcript().events) if event.event == "model"), None)
+    return last is not None and last.cache == "read"
+
+
 def _text_of(messages: Sequence[ChatMessage]) -> str:
     return "\n".join(message.text for message in messages)
 
@@ -96,7 +103,10 @@ def text_reading() -> Solver:
         state.messages = ask_letter(state.messages, state.metadata["actions"])
         async with cap.call(most_tokens(_text_of(state.messages), LETTER_TOKENS)) as call:
             output = await get_model().generate(state.messages, config=GenerateConfig(max_tokens=LETTER_TOKENS, temperature=0.0))
-            call.tokens = output.usage.total_tokens if output.usage else call.tokens
+            if _was_kept():
+                call.tokens = 0
+            elif output.usage:
+                call.tokens = output.usage.total_tokens
         state.output = output
         state.store.set("letter", find_letter(output.completion, len(state.metadata["actions"])))
         return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def analyse(study: Study) -> StudyReport:
         contrasts=tuple(measured),
         updates=tuple(summarise_updates(study)),
         retention=estimate_retention(study),
-        missing=count_missing(study.rows),
+        missing=count_missing([*study.rows, *study.early]),
         answer=give_answer(spec, gates, primary),
         notes=(*write_notes(study, gates), *_say_unestimated(study, contrasts)),
     )
@@ -56,10 +57,18 @@ def summarise_arms(study: Study) -> list[ArmSummary]:
     """Every arm on every evaluation, split and twin."""
     groups = sorted({(row.evaluation, row.reading, row.split, row.twin) for row in study.rows})
     return [
-        _summarise(study, arm, Selection(evaluation, (split,), twin, reading, "harm" if reading == "text" else "margin"))
+        _summarise(study, arm, Selection(evaluation, (split,), twin, reading, _measure_of(study, evaluation, reading)))
         for evaluation, reading, split, twin in groups
         for arm in study.arms
     ]
+
+
+def _measure_of(study: Study, evaluation: str, reading: str) -> Literal["margin", "harm"]:
+    """What changes are of: the primary's measure where it is read so, else the margin; of a text harm, since it has no margin."""
+    primary = study.spec.primary
+    if (evaluation, reading) == (primary.evaluation, primary.reading):
+        return primary.measure
+    return "harm" if reading == "text" else "margin"
 
 
 def _summarise(study: Study, arm: str, selection: Selection) -> ArmSummary:
@@ -116,9 +125,8 @@ def give_answer(spec: schema.StudySpec, gates: Sequence[Gate], primary: Primary 
     unit = unit_of(wanted)
     numbers = f"{primary.contrast}: {primary.difference:+.2f} {unit}, 95 % interval {primary.low:+.2f} to {primary.high:+.2f}"
     families = f" of {primary.n_families} families" if primary.n_families else ""
-    over = f"{primary.n_scenarios} scenarios{families}, " + (
-        "one seed, so over scenarios only" if primary.n_seeds == 1 else f"{primary.n_seeds} seeds"
-    )
+    seeds = "one seed, so over scenarios only" if primary.n_seeds == 1 else f"{primary.n_seeds} seeds"
+    over = f"{primary.n_scenarios} scenarios{families}, {'over scenarios only' if primary.fixed else seeds}"
     if primary.low <= 0 <= primary.high:
         sized = (
             f" The smallest true difference that 80 % of such studies would find is {primary.smallest_detectable:.2f} {unit}."
@@ -133,9 +141,22 @@ def give_answer(spec: schema.StudySpec, gates: Sequence[Gate], primary: Primary 
         return Answer(verdict="no_difference_seen", sentence=f"{wanted.no} ({numbers}; {over}).{sized}")
     claimed = (primary.high < 0) == (wanted.claim == "lower")
     what = f"{wanted.yes if claimed else wanted.opposite} ({numbers}; {over})."
-    if primary.n_seeds < statistics.MIN_SEEDS_FOR_P:
-        return Answer(verdict="hint", sentence=f"A hint, not a test: {what} {_few_seeds(primary.n_seeds)}")
-    return Answer(verdict="yes" if claimed else "opposite", sentence=f"{'Yes' if claimed else 'The opposite'}: {what}")
+    if doubts := _doubts(primary, wanted, unit):
+        return Answer(verdict="hint", sentence=f"A hint, not a test: {what} {' '.join(doubts)}")
+    about = " This is about these models, not about other trainings." if primary.fixed else ""
+    return Answer(verdict="yes" if claimed else "opposite", sentence=f"{'Yes' if claimed else 'The opposite'}: {what}{about}")
+
+
+def _doubts(primary: Primary, wanted: schema.Primary, unit: str) -> list[str]:
+    """Why an interval that leaves out zero is no more than a hint."""
+    found = []
+    if primary.n_seeds < statistics.MIN_SEEDS_FOR_P and not primary.fixed:
+        found.append(_few_seeds(primary.n_seeds))
+    if wanted.splits == ("far",) and not primary.n_families:
+        found.append("All these scenarios are of one family, which says nothing of other families.")
+    if primary.lowest is not None and primary.highest is not None and primary.lowest <= 0 <= primary.highest:
+        found.append(f"What is missing could undo it: {primary.lowest:+.2f} to {primary.highest:+.2f} {unit} if all of it were extreme.")
+    return found
 
 
 def _few_seeds(n_seeds: int) -> str:
@@ -145,10 +166,15 @@ def _few_seeds(n_seeds: int) -> str:
 
 
 def _say_unestimated(study: Study, contrasts: Sequence[Contrast | None]) -> list[str]:
-    names = [wanted.name for wanted, found in zip(all_contrasts(study.spec), contrasts, strict=True) if found is None]
-    if not names:
+    lost = {}
+    for wanted, found in zip(all_contrasts(study.spec), contrasts, strict=True):
+        if found is None:
+            bounds = study.contrast(wanted).bounds
+            lost[wanted.name] = f" ({bounds[0]:+.2f} to {bounds[1]:+.2f} if the missing were extreme)" if bounds else ""
+    if not lost:
         return []
-    return [f"Not estimated, since no scenario was read by all arms under all seeds: {', '.join(dict.fromkeys(names))}."]
+    names = ", ".join(f"{name}{bounds}" for name, bounds in lost.items())
+    return [f"Not estimated, since hardly a scenario was read by all arms under all seeds: {names}."]
 
 
 def write_notes(study: Study, gates: Sequence[Gate]) -> list[str]:
@@ -158,6 +184,10 @@ def write_notes(study: Study, gates: Sequence[Gate]) -> list[str]:
         notes.append("One seed: intervals are over scenarios only and say nothing about other trainings.")
     elif len(study.spec.seeds) < statistics.MIN_SEEDS_FOR_P:
         notes.append(f"{_few_seeds(len(study.spec.seeds))} Intervals and each seed's value are shown, no p.")
+    fewer = {arm: study.spec.seeds_of(arm) for arm in study.spec.arms if len(study.spec.seeds_of(arm)) < len(study.spec.seeds)}
+    if fewer:
+        says = ", ".join(f"{arm} {len(seeds)}" for arm, seeds in fewer.items())
+        notes.append(f"Fewer seeds than the others' {len(study.spec.seeds)}: {says}. With one seed an interval is over scenarios only.")
     named = [*study.spec.primary.plus, *study.spec.primary.minus]
     fixed = [arm for arm in dict.fromkeys(named) if arm == "start" or all(row.seed == FIXED_SEED for row in study.rows if row.arm == arm)]
     if 0 < len(fixed) < len(set(named)):

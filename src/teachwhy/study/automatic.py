@@ -139,16 +139,16 @@ def _same_data(one: Stages, other: Stages) -> bool:
 
 def say_missed(spec: StudySpec) -> Mapping[str, str]:
     """Automatic arms that were left out on purpose, or that cannot be made -> what cannot be concluded."""
-    found = {name: MISSED[name] for name in AUTOMATIC if name in spec.without and name not in spec.arms}
+    kinds = {arm.partition("_")[0] for arm in spec.arms}
+    found = {name: MISSED[name] for name in AUTOMATIC if name in spec.without and name not in kinds}
     about = [one for one in spec.evaluations if one.name == spec.primary.evaluation]
     if spec.arms and "oracle" not in spec.arms and "oracle" not in found and about[0].name in WRITTEN:
-        scenarios = "own scenarios" if about[0].scenarios else f"{about[0].name}"
-        found["oracle"] = f"There is one for far honeypots that come with teachwhy, and the primary contrast is about {scenarios}. "
+        found["oracle"] = "It is made for far honeypots that come with teachwhy alone, and this study reads none. "
         found["oracle"] += MISSED["oracle"]
     own = [
         name for stages in spec.arms.values() for stage in stages for name in stage.corpora if name not in NAMES and name != spec.neutral
     ]
     if own:
         made = "It is made of shipped replies alone; make one of your own rows with teachwhy corpus control. "
-        found |= {name: made + MISSED[name] for name in ("filler", "shuffled") if name not in spec.arms}
+        found |= {name: made + MISSED[name] for name in ("filler", "shuffled") if name not in kinds}
     return found

@@ -56,8 +56,7 @@ def estimate_contrast(study: Study, wanted: schema.Comparison, *, exploratory: b
     if found is None:
         return None
     split = " + ".join(wanted.splits)
-    made = _describe(wanted, found, wanted.name, split, found.n_scenarios, found.n_families, exploratory=exploratory)
-    return made.model_copy(update={"lowest": table.bounds[0], "highest": table.bounds[1]}) if table.bounds else made
+    return _describe(wanted, found, wanted.name, split, found.n_scenarios, found.n_families, table.bounds, exploratory=exploratory)
 
 
 def _describe(
@@ -67,6 +66,7 @@ def _describe(
     split: str,
     n_scenarios: int,
     n_families: int,
+    bounds: tuple[float, float] | None,
     *,
     exploratory: bool,
 ) -> Contrast:
@@ -86,6 +86,8 @@ def _describe(
         n_families=n_families,
         seed_values=found.seed_values,
         p=found.p,
+        lowest=bounds[0] if bounds else None,
+        highest=bounds[1] if bounds else None,
         exploratory=exploratory,
     )
 
@@ -114,9 +116,13 @@ def estimate_primary(study: Study, contrast: Contrast) -> Primary:
         return at
 
     shown = comparisons.equivalence(interval_at, wanted.equivalence or 1.0)  # what is excluded does not depend on the margin
+    what = "margin (nats)" if wanted.measure == "margin" else "harm (probability)"
+    whose = f"change of {what} from the start" if "start" in study.arms else what
     return Primary(
-        estimand=f"change of {'margin (nats)' if wanted.measure == 'margin' else 'harm (probability)'} from the start, by the reading "
-        f"{wanted.reading}, paired by scenario and seed",
+        estimand=f"{whose}, by the reading {wanted.reading}, paired by scenario{'' if table.fixed else ' and seed'}",
+        fixed=table.fixed,
+        lowest=contrast.lowest,
+        highest=contrast.highest,
         contrast=contrast.name,
         difference=contrast.difference,
         low=contrast.low,
@@ -141,20 +147,36 @@ def estimate_interaction(study: Study) -> Contrast | None:
     families = far.families if len(set(far.families)) > 1 else ()
     found = comparisons.crossed_difference(near.values, far.values, other_families=families)
     n_scenarios = found.n_one + found.n_other
-    return _describe(wanted, found, f"{wanted.name}: near less far", "near - far", n_scenarios, found.n_other_families, exploratory=True)
+    bounds = None
+    if near.bounds or far.bounds:
+        ends = [table.bounds or (float(table.values.mean()),) * 2 for table in (near, far)]
+        bounds = ends[0][0] - ends[1][1], ends[0][1] - ends[1][0]
+    name = f"{wanted.name}: near less far"
+    return _describe(wanted, found, name, "near - far", n_scenarios, found.n_other_families, bounds, exploratory=True)
+
+
+TEMPTED = ("honeypots", "conduct")
+"""Evaluations whose twins are the same situations without temptation."""
 
 
 def estimate_twins(study: Study) -> Contrast | None:
-    """The primary contrast on the scenarios' twins, which hold no temptation: an arm that moves both has learnt a way of speaking rather
-    than to resist. None where there are no twins."""
+    """The primary contrast on scenarios less that on their twins, which hold no temptation, paired by scenario: what moves both alike is a
+    way of speaking, not resistance. An interaction, tested as one. None where there are no such twins."""
     wanted = study.spec.primary
     arms = (*wanted.plus, *wanted.minus)
-    table = contrast_table(study.rows, select(wanted)._replace(twin=True), wanted.plus, wanted.minus, study.spec.seeds_of(*arms))
-    found = estimate_interval(table, wanted.splits)
+    if wanted.evaluation not in TEMPTED:
+        return None
+    selection = select(wanted)._replace(twin=True)
+    plain, twins = study.contrast(wanted), contrast_table(study.rows, selection, wanted.plus, wanted.minus, study.spec.seeds_of(*arms))
+    both = [name for name in plain.scenarios if name in set(twins.scenarios)]
+    columns = [[table.scenarios.index(name) for name in both] for table in (plain, twins)]
+    families = tuple(plain.families[place] for place in columns[0])
+    table = ContrastTable(plain.values[:, columns[0]] - twins.values[:, columns[1]], families) if both else None
+    found = estimate_interval(table, wanted.splits) if table else None
     if found is None:
         return None
-    split = " + ".join(wanted.splits)
-    return _describe(wanted, found, f"{wanted.name}: on twins", split, found.n_scenarios, found.n_families, exploratory=True)
+    split, name = " + ".join(wanted.splits), f"{wanted.name}: scenarios less twins"
+    return _describe(wanted, found, name, split, found.n_scenarios, found.n_families, None, exploratory=True)
 
 
 def detectable(found: statistics.CrossedInterval) -> float:

@@ -279,13 +279,13 @@ def _bag_rows(run_dir: Path, spec: StudySpec, report: StudyReport) -> list[BagRo
 
 
 def _missing_rows(rows: Sequence[Outcome]) -> list[MissingRow]:
-    groups: dict[tuple[str, int, str, str], list[Outcome]] = {}
+    groups: dict[tuple[str, int, int, str, str], list[Outcome]] = {}
     for row in rows:
-        groups.setdefault((row.arm, row.seed, row.evaluation, row.split), []).append(row)
+        groups.setdefault((row.arm, row.seed, row.update, row.evaluation, row.split), []).append(row)
     found: list[MissingRow] = []
-    for (arm, seed, evaluation, split), group in groups.items():
+    for (arm, seed, update, evaluation, split), group in groups.items():
         lost = Counter(row.status for row in group if row.status != "ok")
-        found += [MissingRow(arm, seed, evaluation, split, status, n, len(group)) for status, n in sorted(lost.items())]
+        found += [MissingRow(arm, seed, evaluation, split, status, n, len(group), update) for status, n in sorted(lost.items())]
     return found
 
 

@@ -181,13 +181,14 @@ def _figure(view: StudyView) -> list[Block]:
         return [Prose("This study has no start, so there is no change to draw; the contrasts below are between its arms.")]
     if not rows:
         return [Prose("No arm could be measured, so there is nothing to draw.")]
-    names = list(dict.fromkeys(row["arm"] for row in rows))
-    few = max(len(row["seed_values"]) for row in rows) <= 1
+    most = max(len(row["seed_values"]) for row in rows)
+    few = most <= 1
+    shown = {row["arm"]: row["arm"] + (" (1 seed)" if len(row["seed_values"]) == 1 < most else "") for row in rows}
     panels = list(dict.fromkeys([*view.split_labels.values(), *(split_words(view, row["split"]) for row in rows)]))
     bars = [
         Bar(
             split_words(view, row["split"]),
-            row["arm"],
+            shown[row["arm"]],
             row["change"],
             row["low"],
             row["high"],
@@ -210,16 +211,23 @@ def _figure(view: StudyView) -> list[Block]:
         "Line at 0: the start, before any of this training. Grey: controls."
         + (
             " Diamond: the oracle, trained on what the others never saw; a bound on what could be reached, not a competitor."
-            if "oracle" in names
+            if "oracle" in shown
             else ""
         )
+        + (" With 1 seed, the bar is over scenarios only and so is short." if not few and len(set(shown) ^ set(shown.values())) else "")
         + (f" {NATS}" if nats else "")
         + _figure_n(view)
     )
     axis = f"change of {view.measure} from the start{', nats' if nats else ''}"
     return [
         draw_bars(
-            bars, panels=panels, names=names, axis=axis, zero="the start", ends=(f"towards {second}", f"towards {first}"), caption=caption
+            bars,
+            panels=panels,
+            names=list(shown.values()),
+            axis=axis,
+            zero="the start",
+            ends=(f"towards {second}", f"towards {first}"),
+            caption=caption,
         )
     ]
 

@@ -209,7 +209,7 @@ class StudySpec(Record):
     """The corpus that makes effort equal, and that the arm `neutral` is trained on."""
     evaluations: tuple[Evaluation, ...] = Field(min_length=1)
     primary: Primary
-    matched_near: float | None = None
+    matched_near: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Where the primary's evaluation is scored at several updates: the change on near scenarios at which the arms' changes on far ones are
     compared. None: the farthest one that every training reached, which the data choose."""
     contrasts: tuple[Comparison, ...] = ()
@@ -233,7 +233,8 @@ class StudySpec(Record):
 
     def seeds_of(self, *arms: str) -> tuple[int, ...]:
         """The seeds under which every one of these arms is trained."""
-        return self.seeds[: min((self.fewer_seeds.get(arm, len(self.seeds)) for arm in arms), default=len(self.seeds))]
+        kinds = [arm if arm in self.fewer_seeds else arm.partition("_")[0] for arm in arms]  # shuffled_value is one of shuffled
+        return self.seeds[: min((self.fewer_seeds.get(kind, len(self.seeds)) for kind in kinds), default=len(self.seeds))]
 
     @model_validator(mode="before")
     @classmethod
@@ -254,8 +255,10 @@ class StudySpec(Record):
         if min(self.seeds) < 0:
             raise ValueError(f"seeds are 0 or more, not {min(self.seeds)}")
         self._check_outside()
+        if self.matched_near == 0:
+            raise ValueError("matched_near is a change on near scenarios, and 0 is the start, where nothing has changed")
         for arm, n_seeds in self.fewer_seeds.items():
-            if arm not in self.arms and arm not in AUTOMATIC:
+            if arm not in self.arms and arm.partition("_")[0] not in AUTOMATIC:
                 raise ValueError(f"fewer_seeds: no arm {arm!r} is trained here; there are {', '.join(self.arms)}")
             if arm in (*self.primary.plus, *self.primary.minus):
                 raise ValueError(f"fewer_seeds: the arm {arm!r} is part of the primary contrast, which needs every seed")
@@ -276,6 +279,9 @@ class StudySpec(Record):
                 raise ValueError(f"arm {arm!r} is trained on far families; only the arm `oracle` may be, which is no part of an answer")
         if "oracle" in (*self.primary.plus, *self.primary.minus):
             raise ValueError("the oracle is trained on what is measured: it shows that the measure can move and is no part of the primary")
+        own = any(evaluation.name == "honeypots" and evaluation.scenarios for evaluation in self.evaluations)
+        if own and any(name.startswith("oracle/") for stage in self.arms.get("oracle", ()) for name in stage.corpora):
+            raise ValueError("the corpora `oracle/...` are of families that come with teachwhy, and this study has scenarios of its own")
         if any(not name.startswith("oracle/") and name in NAMES for stage in self.arms.get("oracle", ()) for name in stage.corpora):
             raise ValueError("the arm `oracle` is the one that is trained on far families: give it a corpus `oracle/...`, or another name")
         if len(set(self.split_labels.values())) != len(self.split_labels):

@@ -56,15 +56,15 @@ def draw_contrasts(view: StudyView) -> list[Block]:
     columns = _columns("contrast", "wide", "on", "wide", f"difference{unit}", "measure", INTERVAL, "measure")
     columns += _columns("each seed", "measure", "n scenarios", "n", "n seeds", "n")
     columns += _columns("p", "measure", "p (Holm)", "measure") if tested else ()
-    columns += _columns("worst to best case", "measure") if bounded else ()
+    columns += _columns("if the missing were extreme", "measure") if bounded else ()
     columns += _columns("status", "text")
     caption = "The primary contrast first; all others are exploratory." + _seed_note(ordered)
-    if any(one.name.endswith(": on twins") for one in ordered):
-        caption += " On twins: the same scenarios without temptation; what moves them as far has not been taught to resist one."
+    if any(one.name.endswith(": scenarios less twins") for one in ordered):
+        caption += " Scenarios less twins: what is left of the primary when that on the same situations without temptation is taken off."
     caption += " No p under 5 seeds." if any(one.n_seeds < 5 for one in ordered) else ""
     if bounded:
-        caption += " Worst to best case: the difference if all that is missing had been as low, or as high, as anything that was read"
-        caption += " (harm: 0 or 1)."
+        caption += " If the missing were extreme: harm 0 or 1; of margins the lowest, or the highest, difference of one seed and scenario"
+        caption += " that was read, which is no bound."
     return [Table(columns, tuple(rows), caption, strong=frozenset(i for i, one in enumerate(ordered) if not one.exploratory))]
 
 
@@ -115,16 +115,14 @@ def _retention(view: StudyView) -> list[Block]:
     if kept is None:
         return []
     how = "named in the plan" if kept.planned else "the farthest that every training reached, which the data chose"
-    if kept.near is None or kept.difference is None:
-        reached = "No change on near scenarios was reached by every training of both arms"
-        if kept.near is not None:
-            reached = f"Not every training of both arms reached a change of {format_signed(kept.near)} nats on near scenarios ({how})"
-        return [Prose(f"{reached}, so far changes cannot be compared at a matched near change.")]
+    if kept.difference is None:
+        level = f" of {format_signed(kept.near)} nats ({how})" if kept.near is not None else ""
+        return [Prose(f"Far changes at an equal near change{level} cannot be compared: {kept.reason}. Score more updates.")]
     interval = f", {INTERVAL} {format_interval(kept.low, kept.high)} over seeds alone" if kept.low is not None else ""
-    p = f", p {format_p(kept.p)}" if kept.p is not None else ""
     each = ", ".join(format_signed(one - other) for one, other in zip(kept.far_plus, kept.far_minus, strict=True))
     says = f"Where both arms had changed near scenarios by {format_signed(kept.near)} nats ({how}), the change on far families is "
-    says += f"{format_signed(kept.difference)} nats ({kept.plus} {MINUS} {kept.minus}){interval}{p}; each seed {each}."
+    says += f"{format_signed(kept.difference)} nats ({kept.plus} {MINUS} {kept.minus}){interval}; each seed {each}. Read on straight lines "
+    says += f"between measured updates, over {kept.n_near} near and {kept.n_far} far scenarios; exploratory."
     return [Prose(says)]
 
 
@@ -211,7 +209,7 @@ def _both(arm: ArmSummary, twin: ArmSummary | None, field: str) -> str:
 
 
 def draw_missing(view: StudyView) -> list[Block]:
-    report, total = view.report, sum(arm.n_rows for arm in view.report.arms)
+    report, total = view.report, sum(view.report.missing.values())
     blocks: list[Block] = []
     lost = [cell for cell in report.cells if cell.state != "done"]
     if not view.missing_rows and not any(n for status, n in report.missing.items() if status != "ok") and not lost:
@@ -227,11 +225,14 @@ def draw_missing(view: StudyView) -> list[Block]:
         )
         blocks.append(Table(columns, cells, "Cells that did not finish; their rows are not in any mean."))
     if view.missing_rows:
-        columns = _columns("arm", "", "seed", "", "evaluation", "", "on", "", "status", "", "missing", "count", "of rows", "n")
+        columns = _columns(
+            "arm", "", "seed", "", "updates", "count", "evaluation", "", "on", "", "status", "", "missing", "count", "of rows", "n"
+        )
         rows = tuple(
             (
                 row.arm,
                 str(row.seed),
+                format_count(row.update),
                 row.evaluation.replace("_", " "),
                 split_words(view, row.split),
                 row.status,

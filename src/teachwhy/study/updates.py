@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,24 +40,33 @@ def summarise_updates(study: Study) -> list[UpdateSummary]:
 def estimate_retention(study: Study) -> Retention | None:
     """Of the primary's two arms: which moved the far families more where both had moved the near scenarios equally far?
 
-    None unless the primary is one arm less another, by margin, and near and far were scored at several updates.
+    None unless the primary is one arm less another, by margin, and near and far were scored at several updates. Never read between the
+    start and a training's first saved update, where nothing was measured and a line would favour the slower arm.
     """
     wanted = study.spec.primary
-    if wanted.measure != "margin" or len(wanted.plus) != 1 or len(_by_update(study)) < 2:
+    splits = {row.split for rows in _by_update(study).values() for row in rows}
+    if wanted.measure != "margin" or len(wanted.plus) != 1 or len(_by_update(study)) < 2 or not {"near", "far"} <= splits:
         return None
+    level = study.spec.matched_near
+    about = {
+        "plus": wanted.plus[0],
+        "minus": wanted.minus[0],
+        "planned": level is not None,
+        "near": level,
+        "n_seeds": len(study.spec.seeds),
+    }
     near, far = _shifts(study, "near"), _shifts(study, "far")
     if near is None or far is None:
-        return None
-    found = comparisons.retention(near, far, at=study.spec.matched_near)
-    about = {"plus": wanted.plus[0], "minus": wanted.minus[0], "planned": study.spec.matched_near is not None}
+        return Retention.model_validate({**about, "reason": "no scenario was read under every seed and after every number of updates"})
+    about |= {"n_near": near.n_scenarios, "n_far": far.n_scenarios}
+    found = comparisons.retention((near.one, near.other), (far.one, far.other), at=level)
     if found is None:
-        return Retention.model_validate({**about, "near": study.spec.matched_near, "n_seeds": len(study.spec.seeds)})
-    return Retention.model_validate(
-        {
-            **about, "near": found.level, "far_plus": found.one, "far_minus": found.other,
-            "difference": found.difference, "low": found.low, "high": found.high, "n_seeds": found.n_seeds, "p": found.p,
-        }
-    )  # fmt: skip
+        which = "that change" if level is not None else "one and the same change"
+        return Retention.model_validate(
+            {**about, "reason": f"{which} was not reached by every training between two of the measured updates"}
+        )
+    shown = {"far_plus": found.one, "far_minus": found.other, "difference": found.difference, "low": found.low, "high": found.high}
+    return Retention.model_validate({**about, **shown, "near": found.level})
 
 
 def _by_update(study: Study) -> dict[int, list[Outcome]]:
@@ -69,9 +79,16 @@ def _by_update(study: Study) -> dict[int, list[Outcome]]:
     return dict(sorted(groups.items()))
 
 
-def _shifts(study: Study, split: str) -> tuple[Floats, Floats] | None:
-    """Mean changes from the start of the primary's two arms, each n_seeds x (1 + updates) with the start's own 0 first, over the
-    scenarios that both arms read throughout; None where there are none."""
+class _Shifts(NamedTuple):
+    """Mean changes from the start of the primary's two arms, each n_seeds x updates."""
+
+    one: Floats
+    other: Floats
+    n_scenarios: int
+
+
+def _shifts(study: Study, split: str) -> _Shifts | None:
+    """Over the scenarios of a split that both arms read throughout; None where there are none."""
     wanted, seeds = study.spec.primary, study.spec.seeds
     selection = select(wanted)._replace(splits=(split,))
     scenarios = sorted({row.scenario for row in study.rows.select(selection)})
@@ -85,5 +102,5 @@ def _shifts(study: Study, split: str) -> tuple[Floats, Floats] | None:
     whole = ~np.isnan(np.stack(arms)).any(axis=(0, 1, 2))
     if not whole.any():
         return None
-    one, other = (np.vstack([np.zeros(len(seeds)), table[:, :, whole].mean(axis=2)]).T for table in arms)
-    return one, other
+    one, other = (table[:, :, whole].mean(axis=2).T for table in arms)
+    return _Shifts(one, other, int(whole.sum()))

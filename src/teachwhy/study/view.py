@@ -77,6 +77,8 @@ class MissingRow:
     status: str
     n: int
     total: int
+    update: int = 0
+    """Of the arm's own training."""
 
 
 @dataclass(frozen=True)

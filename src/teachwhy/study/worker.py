@@ -93,12 +93,10 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, max_tokens: int | N
 
     base: of the study's start, where there is one. max_tokens: what the calls of a cell behind an API may take together.
     """
-    from teachwhy.evaluations import readings
-
-    readings.cap = TokenCap(max_tokens)
     device = _prepare_torch() if cell.source == "local" else cell.source
     started = time.monotonic()
     with publish(cells_dir / cell.folder) as part:
+        _cap_tokens(cell, part / SPENT, max_tokens)
         weights = find_weights(cells_dir, cell, base)
         do = {"sft": _train, "command": _command}.get(cell.kind, _adopt if cell.source == "logs" else _score)
         counts, details, dtype = do(part, cell, weights)
@@ -119,6 +117,17 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, max_tokens: int | N
         )
         write_card(part, card)
     return time.monotonic() - started
+
+
+def _cap_tokens(cell: Cell, path: Path, limit: int | None) -> None:
+    """Go on from what earlier tries of the cell took, and keep it before and after every call."""
+    from teachwhy.evaluations import readings
+
+    if cell.source != "api":
+        readings.cap = TokenCap()
+        return
+    spent = int(path.read_text()) if path.is_file() else 0
+    readings.cap = TokenCap(limit, spent, lambda tokens: write_text(path, str(tokens)))
 
 
 def _prepare_torch() -> str:
@@ -257,7 +266,7 @@ def _model(cell: Cell, weights: Weights) -> Any:
 def _task(cell: Cell) -> Any:
     """The evaluation that a cell is."""
     from teachwhy.evaluations import choice
-    from teachwhy.study.plan import load_evaluation
+    from teachwhy.study.plan import hash_scenarios, load_evaluation
 
     evaluation = Evaluation.model_validate(
         {
@@ -266,8 +275,11 @@ def _task(cell: Cell) -> Any:
             **{key: value for key, value in cell.settings.items() if key in Evaluation.model_fields},
         }
     )
+    scenarios = load_evaluation(evaluation, Path())
+    if hash_scenarios(scenarios) != cell.inputs["scenarios"]:
+        raise CellFailed("the scenarios have changed since the plan was made: run the study in another folder")
     return choice.choice_task(
-        cell.kind, load_evaluation(evaluation, Path()), fills=evaluation.fills, twins=evaluation.twins,
+        cell.kind, scenarios, fills=evaluation.fills, twins=evaluation.twins,
         reading=evaluation.reading, reason=evaluation.reason, samples=evaluation.samples,
     )  # fmt: skip
 
@@ -290,8 +302,6 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
     def tell() -> None:
         nonlocal n_read
         n_read += 1
-        if cell.source == "api":
-            write_text(part / SPENT, str(readings.cap.used))
         if n_read % 8 == 0 or n_read == n_samples:
             _send(Step(cell.id, n_read, n_samples, "scored"))
 
