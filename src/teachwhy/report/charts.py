@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -107,11 +107,14 @@ def draw_lines(lines: Sequence[Line], *, axis: str, caption: str) -> Figure:
     panels = list(dict.fromkeys(line.panel for line in lines))
     values = [value for line in lines for _, value in line.points]
     span = (max(values) - min(values)) or 1.0
+    tints = {line.name: line.tint for line in lines}
+    peers = {name: [other for other in tints if tints[other] == tint].index(name) for name, tint in tints.items()}
+    dashes = {name: list(_DASHES[place % len(_DASHES)]) for name, place in peers.items()}  # of one colour, told apart in every panel alike
     scale = alt.Scale(domain=[min(values) - 0.08 * span, max(values) + 0.08 * span], nice=False)
     svgs = []
     for layout in ("wide", "narrow"):
         width_px = min(520, 900 // len(panels) - 130) if layout == "wide" else 210
-        views = [_line_panel([line for line in lines if line.panel == panel], panel, width_px, scale, span) for panel in panels]
+        views = [_line_panel([line for line in lines if line.panel == panel], panel, width_px, scale, span, dashes) for panel in panels]
         svgs.append(_to_svg(views, layout, f"updates; upwards: {axis}"))
     said = [
         f"{line.panel}, {line.name}: " + ", ".join(f"{format_signed(value)} after {update}" for update, value in line.points) + "."
@@ -120,16 +123,14 @@ def draw_lines(lines: Sequence[Line], *, axis: str, caption: str) -> Figure:
     return Figure(svgs[0], svgs[1], alt=f"{axis} over updates. " + " ".join(said), caption=caption)
 
 
-def _line_panel(lines: Sequence[Line], panel: str, width_px: int, scale: Any, span: float) -> Any:
+def _line_panel(lines: Sequence[Line], panel: str, width_px: int, scale: Any, span: float, dashes: Mapping[str, list[int]]) -> Any:
     """One panel; names that would lie on each other are moved apart."""
     import altair as alt
 
     height_px, gap = 230, span * 1.16 * 15 / 230
-    rows, ends, used, dashes = [], [], dict[str, int](), dict[str, list[int]]()
+    rows, ends = [], []
     floor = float("-inf")
     for line in sorted(lines, key=lambda one: one.points[-1][1]):
-        dashes[line.name] = list(_DASHES[used.get(line.tint, 0) % len(_DASHES)])
-        used[line.tint] = used.get(line.tint, 0) + 1
         rows += [{"name": line.name, "update": x, "value": y, "tint": line.tint} for x, y in line.points]
         floor = max(line.points[-1][1], floor + gap)
         ends.append({"name": line.name, "update": line.points[-1][0], "value": floor, "tint": line.tint})
@@ -140,11 +141,11 @@ def _line_panel(lines: Sequence[Line], panel: str, width_px: int, scale: Any, sp
     )
     ticks = sorted({x for line in lines for x, _ in line.points})
     x = alt.X("update:Q", title=None, axis=alt.Axis(values=ticks, ticks=False, domain=False, labelPadding=6, format="d"))
-    y = alt.Y(
-        "value:Q", title=None, scale=scale, axis=alt.Axis(grid=True, gridColor=_COLOUR["grid"], ticks=False, domain=False, format="+~r")
-    )
+    zero = "datum.value === 0 ? '0' : datum.label"
+    axis = alt.Axis(grid=True, gridColor=_COLOUR["grid"], ticks=False, domain=False, format="+~r", labelExpr=zero)
+    y = alt.Y("value:Q", title=None, scale=scale, axis=axis)
     marks: list[Any] = [alt.Chart(alt.InlineData(values=[{"value": 0}])).mark_rule(color=_COLOUR["ink"], strokeWidth=1.2).encode(y=y)]
-    for name in dashes:
+    for name in (line.name for line in lines):
         mine = [row for row in rows if row["name"] == name]
         drawn = alt.Chart(alt.InlineData(values=mine)).encode(x=x, y=y, color=tint)
         marks += [drawn.mark_line(strokeWidth=2, strokeDash=dashes[name]), drawn.mark_circle(size=34, opacity=1)]

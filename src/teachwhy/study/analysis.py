@@ -28,6 +28,10 @@ from teachwhy.study.updates import estimate_retention, summarise_updates
 __all__ = ["Study", "analyse"]
 
 
+LEFT_OUT = ("Left out by choice", "Not made")
+"""What a note on a control that is not there begins with."""
+
+
 def analyse(study: Study) -> StudyReport:
     """report.json. Needs no model and no log: outcomes are enough."""
     spec = study.spec
@@ -195,4 +199,4 @@ def write_notes(study: Study, gates: Sequence[Gate]) -> list[str]:
     if any(corpus.startswith("oracle/") for stages in study.spec.arms.values() for stage in stages for corpus in stage.corpora):
         notes.append("The oracle is trained on other scenarios of the far families: a leak on purpose, to show that the measure can move.")
     said = say_missed(study.spec).items()
-    return notes + [f"{'Left out by choice' if arm in study.spec.without else 'Not made'}: the arm {arm}. {missed}" for arm, missed in said]
+    return notes + [f"{LEFT_OUT[0] if arm in study.spec.without else LEFT_OUT[1]}: the arm {arm}. {missed}" for arm, missed in said]

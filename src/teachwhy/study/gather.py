@@ -28,7 +28,7 @@ from teachwhy.outcomes import FIXED_SEED, read_outcomes, write_outcomes
 from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
 from teachwhy.report.numbers import format_minutes
 from teachwhy.study.analysis import Study, analyse
-from teachwhy.study.estimates import select
+from teachwhy.study.estimates import SPLITS, select
 from teachwhy.study.plan import TRAININGS
 from teachwhy.study.schema import StudySpec
 from teachwhy.study.view import BagRow, DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
@@ -137,9 +137,9 @@ def view_run(run_dir: Path) -> StudyView:
     versions, dtype = (card.versions, card.machine.get("dtype", "")) if card else ({}, spec.settings.dtype)
     main = spec.primary.evaluation
     labels = {**spec.split_labels}
-    for row in rows:
-        if row.evaluation == main:
-            labels.setdefault(row.split, row.split)
+    for split in SPLITS:
+        if any((row.evaluation, row.split) == (main, split) for row in rows):
+            labels.setdefault(split, split)
     return StudyView(
         report=report,
         poles=_find_poles(run_dir, spec, report),

@@ -38,6 +38,7 @@ from teachwhy.report.page import (
     render_page,
     slug,
 )
+from teachwhy.study.analysis import LEFT_OUT
 from teachwhy.study.tables import (
     INTERVAL,
     ONE_SEED,
@@ -54,6 +55,7 @@ from teachwhy.study.tables import (
     split_words,
     tint_of,
     with_minus,
+    with_minus_signs,
 )
 from teachwhy.study.view import DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
 
@@ -147,11 +149,15 @@ def _answer(view: StudyView) -> list[Block]:
         details.append("The numbers below are shown because they were measured; they are no answer to the question.")
     if report.primary:
         details.append(_primary_line(view, report.primary))
-    blocks: list[Block] = [Callout(kind, report.answer.sentence, title, tuple(details))]
+    blocks: list[Block] = [Callout(kind, with_minus_signs(report.answer.sentence), title, tuple(details))]
     if report.gates:
         gates = Checks(tuple(Check(gate.name, gate.passed, gate.says + _weight(gate)) for gate in report.gates))
         blocks += [Prose("Gates: what must hold before an answer is given."), gates]
-    return [*blocks, *(Callout("note", note) for note in report.notes)]
+    controls = [note for note in report.notes if note.startswith(LEFT_OUT)]
+    blocks += [Callout("note", note) for note in report.notes if note not in controls]
+    if controls:
+        blocks.append(Callout("note", "Controls that this study does without:", details=tuple(controls)))
+    return blocks
 
 
 def _weight(gate: Gate) -> str:

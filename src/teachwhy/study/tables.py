@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from teachwhy.records import ArmSummary, Contrast, UpdateSummary
@@ -309,6 +310,11 @@ def split_words(view: StudyView, split: str) -> str:
 
 def with_minus(name: str) -> str:
     return name.replace(" - ", f" {MINUS} ")
+
+
+def with_minus_signs(text: str) -> str:
+    """Hyphens before numbers, and between two arms, as minus signs."""
+    return re.sub(r"(?<![\w-])-(?=\d)", MINUS, with_minus(text))
 
 
 def count_n(n_scenarios: int, n_seeds: int, n_families: int = 0) -> str:
