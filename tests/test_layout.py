@@ -16,7 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import from names before its own, and from its own package.
 ORDER = (
     "errors", "records", "files", "statistics", "comparisons", "budget", "shipped", "models", "scenarios", "ambiguity", "corpora",
-    "wording", "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "study", "cli", "_registry",
+    "wording", "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "rules", "study", "cli",
+    "_registry",
 )  # fmt: skip
 REGISTRY_MAY = {"evaluations", "models"}
 

@@ -8,6 +8,7 @@ corpora/NAME/           corpora that are kept as rows
 ambiguity/*.yaml        words from which the ambiguity corpus is made
 prompts/                chat templates for training
 studies/NAME/           study.yaml
+rules/*.yaml            rules that commands alone decide: how they are worded, their checks and a reason
 card.json               what all this is, how it was made, a hash of every file (python -m teachwhy.datacard writes it anew)
 """
 

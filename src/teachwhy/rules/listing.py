@@ -1,0 +1,121 @@
+"""What `teachwhy rules read` says: the rules of a file as an object for programs, and what a change did to them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from teachwhy.errors import UserError
+from teachwhy.records import Record
+from teachwhy.rules.bind import Bound, bind_rules, read_kept
+from teachwhy.rules.read import Rule, RuleFile, find_rule_files, most_alike, parse_rules, project_of, read_rule_file
+
+
+class ListedRule(Record):
+    """One rule of the listing."""
+
+    id: str
+    file: str
+    line: int
+    text: str = Field(description="As it stands in the file, reason and all.")
+    bare: str
+    reason: str = Field(description="Empty: it has none.")
+    reason_from: Literal["", "file", "rules.yaml"] = Field(description="Where the reason stands.")
+    check: str = Field(description="Name of the check that decides it, `own`, or empty.")
+    bound_by: str = Field(description="The regular expression that matched, or .teachwhy/rules.yaml.")
+    was: str = Field("", description="Its earlier text, where it was reworded.")
+    note: str = Field("", description="Why it cannot be tested as it is.")
+
+
+class OtherFile(Record):
+    """A file that was read beside the first."""
+
+    file: str
+    sha256: str
+
+
+class Listing(Record):
+    """What `teachwhy rules read --format json` prints."""
+
+    schema_: Literal["teachwhy.rules.read/1"] = Field("teachwhy.rules.read/1", alias="schema")
+    file: str
+    sha256: str
+    rules: tuple[ListedRule, ...]
+    others: tuple[OtherFile, ...] = Field((), description="Imports, and further rule files of the project.")
+    skipped: tuple[str, ...] = Field((), description="Imports that were not followed, and why.")
+
+
+def list_rules(file: Path | None) -> tuple[Listing, list[Bound]]:
+    """The rules of a file, or of the nearest rule files. Raises UserError where there is none, or nothing reads like a rule."""
+    files: list[RuleFile] = []
+    for path in [file] if file else find_rule_files(Path.cwd()):
+        files += [one for one in read_rule_file(path) if one.path not in {held.path for held in files}]
+    rules = [rule for one in files for rule in one.rules]
+    if not rules:
+        hint = "A rule is a line or a list item that says what to do: “Always use NO_COLOR=1”, “Never push without asking”."
+        raise UserError("no line reads like a rule", where=files[0].path, hint=hint)
+    bound = bind_rules(rules, read_kept(project_of(Path(files[0].path))))
+    return _listing(files, bound), bound
+
+
+def _listing(files: Sequence[RuleFile], bound: Sequence[Bound]) -> Listing:
+    rows = tuple(
+        ListedRule(
+            id=one.rule.id, file=one.rule.file, line=one.rule.line, text=one.rule.text, bare=one.rule.bare, reason=one.reason,
+            reason_from=one.reason_from, check=one.check_name, bound_by=one.by, was=one.was, note=one.rule.note,
+        )
+        for one in bound
+    )  # fmt: skip
+    first, *others = files
+    return Listing(
+        file=first.path, sha256=first.sha256, rules=rows, others=tuple(OtherFile(file=one.path, sha256=one.sha256) for one in others),
+        skipped=tuple(line for one in files for line in one.skipped),
+    )  # fmt: skip
+
+
+class Change(NamedTuple):
+    """What became of a rule between two versions of a file."""
+
+    kind: Literal["added", "removed", "reworded", "reason added", "reason removed", "reason changed"]
+    rule: Rule
+    before: Rule | None
+
+
+def diff_rules(path: Path, revision: str) -> list[Change]:
+    """How the rules of a file differ from those at a revision of its repository. Raises UserError where git cannot say."""
+    before = parse_rules(_show(path, revision), str(path))
+    after = [rule for one in read_rule_file(path) if one.path == str(path) for rule in one.rules]
+    held, found = {rule.id: rule for rule in before}, []
+    free = {key: rule for key, rule in held.items() if key not in {rule.id for rule in after}}
+    for rule in after:
+        old = held.get(rule.id) or free.pop(most_alike(rule.bare, {key: one.bare for key, one in free.items()}), None)
+        if old is None:
+            found.append(Change("added", rule, None))
+            continue
+        if old.id != rule.id:
+            found.append(Change("reworded", rule, old))
+        if old.reason != rule.reason:
+            kind: Literal["reason added", "reason removed", "reason changed"] = (
+                "reason added" if not old.reason else "reason changed" if rule.reason else "reason removed"
+            )
+            found.append(Change(kind, rule, old))
+    return [*found, *(Change("removed", rule, rule) for rule in free.values())]
+
+
+def _show(path: Path, revision: str) -> str:
+    if revision.startswith("-"):
+        raise UserError(f"{revision!r} is no revision", where="the command")
+    folder = path.resolve().parent
+    words = ["git", "-C", str(folder), "show", f"{revision}:./{path.name}"]
+    try:
+        done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"git could not be asked: {error}", where=str(path)) from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+        raise UserError(f"git has no {path.name} at {revision}: {said[-1]}", where=str(path))
+    return done.stdout.decode("utf-8", "replace")
