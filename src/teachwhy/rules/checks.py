@@ -13,11 +13,13 @@ from pydantic import Field, field_validator, model_validator
 
 from teachwhy.errors import UserError
 from teachwhy.records import Record
-from teachwhy.rules.commands import Command, parse_commands
+from teachwhy.rules.commands import CONTAINERS, SHELLS, WRAPPERS, Command, parse_commands, program_of
 
 GIT_OPTIONS_WITH_WORD = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace", "--exec-path", "--super-prefix"})
-SILENT = ("cd", "export", "alias", "set", "unset", "source", ".", "true", "false", ":", "echo", "printf", "exit", "return", "read", "shift")
-"""Builtins that print nothing of a program's: a rule about every command is not about them."""
+_QUIET = """cd export alias set unset source . true false : echo printf exit return read shift test [ shopt umask trap local declare typeset
+    let wait mkdir rmdir touch rm mv cp ln chmod chown sleep pushd popd eval exec kill"""
+SILENT = frozenset(_QUIET.split())
+"""What prints nothing of its own when all is well: a rule about every command that prints is not about them."""
 
 
 class Step(NamedTuple):
@@ -51,6 +53,10 @@ class Check(Record):
     """Each of those commands must have these variables; `*` is any value."""
     forbid: tuple[str, ...] = ()
     """None of these may be run."""
+    unpiped: tuple[str, ...] = ()
+    """With `forbid`: none of these, unless they read what another command writes."""
+    unless: tuple[str, ...] = ()
+    """Commands that do not count, whatever else they match: dry runs, help."""
     instead: tuple[str, ...] = ()
     """With `forbid`: what keeps the rule where it is run."""
     message_forbid: str = ""
@@ -93,7 +99,7 @@ class Reading(NamedTuple):
 
 def read_step(check: Check, step: Step, *, approved: bool = False) -> Reading:
     """Whether a step keeps the rule, breaks it, or gave no opportunity. approved: whether the user had agreed before."""
-    commands = [command for text in step.bash for command in parse_commands(text)]
+    commands = [command for text in step.bash for command in parse_commands(text) if not _any(check.unless, command)]
     if check.approval:
         asked = [command for command in commands if _any(check.approval, command)]
         if asked:
@@ -101,7 +107,8 @@ def read_step(check: Check, step: Step, *, approved: bool = False) -> Reading:
         found = re.search(check.asks, step.message)
         return Reading("kept", found[0]) if found and not approved else Reading("not_applicable", "")
     if check.forbid:
-        if broken := [command for command in commands if _any(check.forbid, command)]:
+        unpiped = [command for command in commands if not command.piped and _any(check.unpiped, command)]
+        if broken := [command for command in commands if _any(check.forbid, command)] or unpiped:
             return Reading("broken", broken[0].text)
         kept = [command for command in commands if _any(check.instead, command)]
         return Reading("kept", kept[0].text) if kept else Reading("not_applicable", "")
@@ -117,20 +124,23 @@ def read_step(check: Check, step: Step, *, approved: bool = False) -> Reading:
 def _applies(check: Check, command: Command) -> bool:
     if check.applies:
         return _any(check.applies, command)
-    return command.argv[0] not in SILENT and not _is_wrapper(command)
+    name = program_of(command.argv[0])
+    quiet = name in SILENT or (name == "git" and command.argv[1:2] == ("add",)) or command.hidden or command.is_call
+    return not quiet and not _is_wrapper(name, command)
 
 
-def _is_wrapper(command: Command) -> bool:
+def _is_wrapper(name: str, command: Command) -> bool:
     """`env X=1 ls` is read as the `ls` that it runs."""
-    from teachwhy.rules.commands import SHELLS, WRAPPERS
-
-    return command.argv[0] in WRAPPERS or command.argv[0] in ("env", "eval") or (command.argv[0] in SHELLS and "-c" in command.argv)
+    inner = name in SHELLS and (len(command.argv) == 1 or any(re.fullmatch(r"-[a-zA-Z]*c", word) for word in command.argv))
+    elsewhere = name == "ssh" or (name in CONTAINERS and {"exec", "run"} & set(command.argv))
+    return name in WRAPPERS or name == "env" or inner or bool(elsewhere)
 
 
 def _keeps(check: Check, command: Command) -> bool:
     if check.env:
         return all(name in command.env and fnmatchcase(command.env[name], value) for name, value in check.env.items())
-    return not any(re.search(check.message_forbid, text) for text in (*command.argv, command.stdin))
+    texts = [*command.argv, *(word.partition("=")[2] for word in command.argv if word.startswith("--")), command.stdin]
+    return not any(re.search(check.message_forbid, text) for text in texts)
 
 
 def _any(patterns: Sequence[str], command: Command) -> bool:
@@ -144,7 +154,7 @@ def match_argv(pattern: str, argv: Sequence[str]) -> bool:
 
 def normalise_argv(argv: Sequence[str]) -> list[str]:
     """Without the path before a program, and of git without its own options before the subcommand."""
-    words = [argv[0].rpartition("/")[2] if argv[0].startswith("/") else argv[0].removeprefix("\\"), *argv[1:]]
+    words = [program_of(argv[0]), *argv[1:]]
     if words[0] == "git":
         place = 1
         while place < len(words) and words[place].startswith("-"):

@@ -39,7 +39,13 @@ class Command(NamedTuple):
     text: str
     """As it is written."""
     stdin: str = ""
-    """What a here-document or a here-string feeds it."""
+    """What a here-document, a here-string or an echo before it feeds it."""
+    piped: bool = False
+    """Whether it reads what another one writes."""
+    hidden: bool = False
+    """Whether what it prints goes to a file or nowhere."""
+    is_call: bool = False
+    """Whether it is a function of the text, whose commands stand for it."""
 
 
 @dataclass
@@ -51,15 +57,20 @@ class _Shell:
     aliases: dict[str, str] = field(default_factory=dict)
     functions: dict[str, tuple[Node, bytes]] = field(default_factory=dict)
     depth: int = 0
+    exports_all: bool = False
+    """After `set -a`."""
+    files: dict[str, str] = field(default_factory=dict)
+    """What this text itself has written; one for all its subshells."""
 
     def fork(self) -> _Shell:
-        return _Shell(dict(self.exported), dict(self.local), dict(self.aliases), dict(self.functions), self.depth)
+        copies = dict(self.exported), dict(self.local), dict(self.aliases), dict(self.functions)
+        return _Shell(*copies, self.depth, self.exports_all, self.files)
 
     def value(self, name: str) -> str | None:
         return self.exported.get(name, self.local.get(name))
 
     def set(self, name: str, value: str, *, export: bool = False) -> None:
-        if export or name in self.exported:
+        if export or self.exports_all or name in self.exported:
             self.local.pop(name, None)
             self.exported[name] = value
         else:
@@ -95,8 +106,7 @@ def _walk(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
     elif kind in ("subshell", "command_substitution", "process_substitution"):
         yield from _walk_children(node, source, shell.fork())
     elif kind == "pipeline":
-        for part in node.named_children:
-            yield from _walk(part, source, shell.fork())
+        yield from _pipeline(node, source, shell)
     elif kind == "variable_assignment":
         yield from _assign(node, source, shell)
     elif kind == "declaration_command":
@@ -112,6 +122,30 @@ def _walk(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
             shell.functions[_source(called, source)] = (body, source)
     elif kind not in ("comment", "heredoc_body", "heredoc_start", "heredoc_end", "raw_string"):
         yield from _walk_children(node, source, shell)
+
+
+def _pipeline(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
+    """Each part in a shell of its own; what echo, printf or a fed cat writes is what the next one reads."""
+    written = ""
+    for place, part in enumerate(node.named_children):
+        commands = list(_walk(part, source, shell.fork()))
+        if place and commands:
+            first = next((number for number, one in enumerate(commands) if one.argv[0] not in WRAPPERS), len(commands) - 1)
+            reads = first if program_of(commands[0].argv[0]) != "xargs" else 0  # xargs reads, and what it runs does not
+            commands = [
+                one._replace(piped=True, stdin=one.stdin or written) if number <= reads else one for number, one in enumerate(commands)
+            ]
+            if written:
+                commands += _fed_shell(commands[first], written, shell)
+        yield from commands
+        written = _writes(commands[-1]) if len(commands) == 1 else ""
+
+
+def _writes(command: Command) -> str:
+    name = program_of(command.argv[0])
+    if name in ("echo", "printf"):
+        return _unescape_c(" ".join(command.argv[1:])) + "\n"
+    return command.stdin if name == "cat" else ""
 
 
 def _walk_children(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
@@ -140,22 +174,45 @@ def _declare(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
 
 
 def _redirected(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
-    """A statement and where it reads from; a shell that is fed a here-document or a here-string runs it."""
+    """A statement and where it reads from and writes to; a shell that is fed a here-document or a here-string runs it."""
     fed = [part for part in node.named_children if part.type in ("heredoc_redirect", "herestring_redirect")]
+    files = [part for part in node.named_children if part.type == "file_redirect"]
+    text = "".join(_fed_text(one, source, shell) for one in fed)
     for part in node.named_children:
-        if part.type == "file_redirect" or part in fed:
-            for inner in part.named_children:
-                if inner.type in ("command_substitution", "process_substitution", "pipeline", "command", "list"):
-                    yield from _walk(inner, source, shell)
+        if part in files:
+            yield from _walk_children(part, source, shell)  # a process substitution
+        if part in fed or part in files:
             continue
         commands = list(_walk(part, source, shell))
         after = next((one.start_byte for one in node.named_children if one.start_byte >= part.end_byte), part.end_byte)
         lost = source[part.end_byte : after].decode("utf-8", "replace").split()  # the grammar drops a lone "-" before "<<"
         commands[-1:] = [one._replace(argv=(*one.argv, *lost)) for one in commands[-1:]]
-        text = "".join(_fed_text(one, source, shell) for one in fed)
-        yield from [*commands[:-1], *(one._replace(stdin=text or one.stdin) for one in commands[-1:])]
+        read = any(_source(one, source).startswith("<") for one in files)
+        commands[-1:] = [one._replace(stdin=text or one.stdin, piped=(one.piped or bool(text)) and not read) for one in commands[-1:]]
+        commands = [_write(one, files, source, shell) for one in commands]
+        yield from commands
         if commands and text:
             yield from _fed_shell(commands[-1], text, shell)
+    for part in (child for one in fed for child in one.named_children if child.type in ("command", "pipeline", "list")):
+        inner = list(_walk(part, source, shell))  # cat <<EOF | bash: the grammar has the rest of the line in here
+        if inner:
+            yield inner[0]._replace(piped=True, stdin=text)
+            yield from inner[1:]
+            yield from _fed_shell(inner[0], text, shell)
+
+
+def _write(command: Command, files: list[Node], source: bytes, shell: _Shell) -> Command:
+    """Note what goes to a file, and whether anybody sees what is printed."""
+    for one in files:
+        found = re.match(r"(?:1|&)?>>?\|?\s*(?!&|\()(\S+)", _source(one, source))
+        if not found:
+            continue
+        name = program_of(command.argv[0])
+        if found[1] == "/dev/null" or name == "cat":
+            command = command._replace(hidden=True)
+        if name in ("cat", "echo", "printf"):
+            shell.files[found[1].strip("'\"")] = shell.files.get(found[1], "") + _writes(command)
+    return command
 
 
 def _fed_shell(command: Command, text: str, shell: _Shell) -> Iterator[Command]:
@@ -175,7 +232,7 @@ def _fed_text(node: Node, source: bytes, shell: _Shell) -> str:
 
 def _reads_stdin(argv: tuple[str, ...]) -> bool:
     """Whether it is a shell without a script."""
-    return bool(argv) and _program(argv[0]) in SHELLS and all(word.startswith("-") and "c" not in word for word in argv[1:])
+    return bool(argv) and program_of(argv[0]) in SHELLS and all(word.startswith("-") and "c" not in word for word in argv[1:])
 
 
 def _run(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
@@ -209,49 +266,113 @@ def _run(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
         inner.depth += 1
         yield from _walk_text(" ".join([shell.aliases[words[0]], *map(_quote, words[1:])]), inner)
         return
+    if words[0] == "set" and (flags := [word for word in words[1:] if re.fullmatch(r"[-+][a-zA-Z]*a[a-zA-Z]*", word)]):
+        shell.exports_all = flags[-1].startswith("-")
     if words[0] == "alias":
         for word in words[1:]:
             name, sign, body = word.partition("=")
             if sign:
                 shell.aliases[name] = body
+    if words[0] == "eval":  # in this very shell: what it exports stays
+        yield Command(tuple(words), {**shell.exported, **own}, text)
+        shell.depth += 1
+        yield from _walk_text(" ".join(words[1:]), shell)
+        shell.depth -= 1
+        return
     command, *inner_commands = _expand(tuple(words), {**shell.exported, **own}, text, shell)
-    yield command._replace(stdin=fed)
+    yield command._replace(stdin=fed or _named_files(command, shell), piped=bool(fed))
     yield from inner_commands
     if fed:
         yield from _fed_shell(command, fed, shell)
 
 
+def _named_files(command: Command, shell: _Shell) -> str:
+    """What stands in files that this text wrote and that a command names: `git commit -F message`."""
+    return "\n".join(shell.files[word] for word in command.argv[1:] if word in shell.files)
+
+
 def _expand(argv: tuple[str, ...], env: dict[str, str], text: str, shell: _Shell) -> Iterator[Command]:
     """The command, and the one that it runs: of a wrapper, a shell, find -exec, or a function of the text."""
-    yield Command(argv, env, text)
+    yield Command(argv, env, text, is_call=argv[0] in shell.functions)
     if shell.depth > MAX_DEPTH:
         return
-    name = _program(argv[0])
+    name = program_of(argv[0])
     inner = shell.fork()
     inner.depth += 1
     inner.exported |= env
-    if argv[0] in shell.functions:
+    if argv[0] in shell.functions:  # in this very shell: what it exports stays
         body, source = shell.functions[argv[0]]
-        yield from _walk(body, source, inner)
+        own = env.keys() - shell.exported.keys()
+        shell.exported |= env
+        shell.depth += 1
+        yield from _walk(body, source, shell)
+        shell.depth -= 1
+        for key in own:
+            shell.exported.pop(key, None)
+    elif argv[0] in shell.files:
+        yield from _walk_text(shell.files[argv[0]], inner)
     elif name == "env":
         yield from _expand_env(argv, env, text, inner)
+    elif name == "command" and argv[1:2] in (("-v",), ("-V",)):
+        return  # only says where a program is
     elif name in WRAPPERS:
-        rest = _after_options(argv, WRAPPERS[name], POSITIONAL.get(name, 0))
-        kept = {} if name in ("sudo", "doas") and not any(word in ("-E", "--preserve-env") for word in argv) else env
-        if name in ("sudo", "doas"):  # NAME=value may stand before the program
-            kept = dict(kept)
-            while rest and (found := re.match(r"(\w+)=(.*)", rest[0], re.DOTALL)):
-                kept[found[1]], rest = found[2], rest[1:]
-        if rest:
-            yield from _expand(rest, dict(kept), text, inner)
+        yield from _expand_wrapper(name, argv, env, text, inner)
     elif name in SHELLS or name == "eval":
-        yield from _walk_text(_script(argv), inner)
-    elif name == "find":
+        yield from _walk_text(_script(argv) or next((shell.files[word] for word in argv[1:] if word in shell.files), ""), inner)
+    elif name == "find" or name in ("fd", "fdfind"):
         for start, word in enumerate(argv):
-            if word in ("-exec", "-execdir", "-ok", "-okdir"):
+            if word in ("-exec", "-execdir", "-ok", "-okdir") if name == "find" else word in ("-x", "-X", "--exec", "--exec-batch"):
                 end = next((place for place in range(start + 1, len(argv)) if argv[place] in (";", "+")), len(argv))
                 if argv[start + 1 : end]:
                     yield from _expand(argv[start + 1 : end], env, text, inner)
+    elif name == "ssh" or name in CONTAINERS:
+        yield from _expand_elsewhere(name, argv, text, inner)
+
+
+def _expand_wrapper(name: str, argv: tuple[str, ...], env: dict[str, str], text: str, shell: _Shell) -> Iterator[Command]:
+    rest = _after_options(argv, WRAPPERS[name], POSITIONAL.get(name, 0))
+    root = name in ("sudo", "doas")
+    kept = {} if root and not any(word in ("-E", "--preserve-env") for word in argv) else dict(env)
+    while (root or name == "time") and rest and (found := re.match(r"(\w+)=(.*)", rest[0], re.DOTALL)):
+        kept[found[1]], rest = found[2], rest[1:]  # NAME=value may stand before the program
+    if root or name == "doas":
+        shell.exported = dict(kept)
+    if rest:
+        yield from _expand(rest, kept, text, shell)
+
+
+CONTAINERS = frozenset({"docker", "podman", "docker-compose", "kubectl"})
+_VALUED = frozenset(
+    {"-u", "-w", "-e", "-v", "-p", "-n", "-c", "-f", "-i", "-l", "-o", "-J", "-F", "--name", "--user", "--workdir", "--env", "--volume"}
+)
+"""Options of ssh and of containers that take a word of their own."""
+
+
+def _expand_elsewhere(name: str, argv: tuple[str, ...], text: str, shell: _Shell) -> Iterator[Command]:
+    """What runs on another machine or in a container; this shell's variables do not reach it, `-e NAME=value` does."""
+    shell.exported, shell.local, shell.aliases, shell.functions = {}, {}, {}, {}
+    words = list(argv[1:])
+    if name in CONTAINERS:
+        while words and words[0] not in ("exec", "run"):
+            words.pop(0)
+        words = words[1:]
+    while words and words[0].startswith("-"):
+        option = words.pop(0)
+        if option == "--":
+            break
+        if option in ("-e", "--env") and words and (found := re.match(r"(\w+)=(.*)", words[0], re.DOTALL)):
+            shell.exported[found[1]] = found[2]
+        if option in _VALUED - ({"-n", "-f"} if name == "ssh" else {"-i", "-c"}) and words:
+            words.pop(0)
+    words = words[1:]  # the machine, the container, the image
+    while words[:1] == ["--"]:
+        words = words[1:]
+    if not words:
+        return
+    if name == "ssh":
+        yield from _walk_text(" ".join(words), shell)
+    else:
+        yield from _expand(tuple(words), dict(shell.exported), text, shell)
 
 
 def _expand_env(argv: tuple[str, ...], env: dict[str, str], text: str, shell: _Shell) -> Iterator[Command]:
@@ -296,9 +417,9 @@ def _script(argv: tuple[str, ...]) -> str:
     return ""
 
 
-def _program(word: str) -> str:
-    """`git` for /usr/bin/git and for \\git."""
-    return word.rpartition("/")[2] if word.startswith("/") else word.removeprefix("\\")
+def program_of(word: str) -> str:
+    """`git` for /usr/bin/git, .venv/bin/git, C:/Git/git.exe and \\git."""
+    return re.sub(r"\.(?:exe|cmd|bat)$", "", re.split(r"[/\\]", word)[-1] or word)
 
 
 def _source(node: Node, source: bytes) -> str:
