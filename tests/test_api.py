@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teachwhy.budget import TokenCap, estimate_tokens, most_tokens
-from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, CapReached
+from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, CapReached
 from teachwhy.evaluations.choice import choice_task, load_scenarios
 from teachwhy.evaluations.readings import ask_letter
 from teachwhy.files import read_card
@@ -178,6 +178,16 @@ def test_calls_in_flight_when_a_run_is_ended_are_not_forgotten(study: Path, serv
     server.delay = 0.0
     run(study, server, "--max-tokens", str(limit))
     assert len(server.asked) * TOKENS <= limit
+
+
+def test_missing_key_and_unknown_provider_are_said_before_anything_is_asked(study: Path) -> None:
+    for model, says in (("openai/gpt-4o-mini", "export OPENAI_API_KEY=..."), ("opennai/x", "opennai")):
+        study.write_text(study.read_text().replace("openai-api/here/a", model).replace("openai/gpt-4o-mini", model))
+        words = [sys.executable, "-m", "teachwhy", "study", "run", str(study), "--plan", "--output", str(study.parent / "run")]
+        bare = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=bare)
+        assert done.returncode == EXIT_USAGE, done.stderr
+        assert says in done.stderr and "arm 'one'" in done.stderr and "Traceback" not in done.stderr
 
 
 async def spend(cap: TokenCap, worsts: list[int], shares: list[float]) -> tuple[int, int]:

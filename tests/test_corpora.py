@@ -180,7 +180,7 @@ WORDLESS = {"messages": [{"role": "user"}, {"role": "assistant", "content": "Two
         ([GOOD, {"id": "x"}], ", row 2", "a row needs `messages` or `text`", "Its keys are: id."),
         ([{**GOOD, "text": "Both."}], ", row 1", "a row needs `messages` or `text`, and not both", ""),
         ([GOOD, {"text": "A document."}], ", row 2", "only chats can be trained on", ""),
-        ([{"messages": "One?"}], ", row 1", "messages: Input should be", ""),
+        ([{"messages": "One?"}], ", row 1", "messages is a list, not One?", ""),
         ([{"messages": [{"role": "assistant", "content": None}]}], ", row 1", "messages.0.content", ""),
     ],
 )

@@ -285,8 +285,77 @@ def test_diff_says_what_a_change_did_to_the_rules(tmp_path: Path) -> None:
     assert "reason: grep is slow -> none" in shown and "was: Never push without asking" in shown
     wrong = call("read", path, "--diff", "nothing")
     assert wrong.exit_code == EXIT_USAGE
-    assert "git has no AGENTS.md at nothing" in wrong.output
+    assert "there is no revision 'nothing'" in wrong.output
+    (tmp_path / "CLAUDE.md").write_text("- Always write a test\n")
+    assert "added: " in call("read", tmp_path / "CLAUDE.md", "--diff", "HEAD").output, "a file that was not there had no rules"
     assert call("read", path, "--diff", "--output=x").exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You must run `uv run pytest -q` before you say that a task is done",
+        "Run `uv sync` once and then `make dev`",
+        "Always run `pnpm lint --fix`",
+        "Never use `git reset --soft`",
+        "Do not install rg",
+        "Use NO_COLOR in the docs theme",
+    ],
+)
+def test_rule_that_only_names_a_tool_binds_to_nothing(text: str) -> None:
+    (bound,) = bind_rules(parse_rules(f"- {text}"), Kept())
+    assert bound.check_name == "", bound.by
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("pnpm only", "pnpm_only"),
+        ("Use `pnpm`, never npm", "pnpm_only"),
+        ("Use uv", "uv_only"),
+        ("Never use pip, use uv", "uv_only"),
+        ("Search with rg", "search_tools"),
+        ("Prefer rg over grep", "search_tools"),
+        ("Do not run git reset --hard", "no_reset"),
+        ("Set NO_COLOR for every command", "no_color"),
+    ],
+)
+def test_rule_binds_to_what_decides_it(text: str, name: str) -> None:
+    (bound,) = bind_rules(parse_rules(f"- {text}"), Kept())
+    assert bound.check_name == name
+
+
+def test_tables_hold_no_rules_and_marked_lines_are_each_one() -> None:
+    assert parse_rules("| command | when |\n|---|---|\n| `uv run pytest` | always before pushing |\n") == []
+    assert [rule.bare for rule in parse_rules("✅ DO: use rg\n❌ DON'T: never push\n")] == ["✅ DO: use rg", "❌ DON'T: never push"]
+    assert [rule.bare for rule in parse_rules("- **Naming**: use snake_case\n- 2 spaces, no tabs\n")] == ["Naming: use snake_case"]
+
+
+def test_items_that_read_like_no_rule_are_counted_and_can_be_added_by_hand(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    path = tmp_path / "AGENTS.md"
+    path.write_text("- Use rg\n- 2 spaces and tabs nowhere\n- The API is in src\n")
+    shown = call("read", path).output
+    assert "2 list items" in shown and "lines 2, 3" in shown
+    (tmp_path / KEPT).parent.mkdir()
+    rows = [
+        {"id": "spaces", "text": "2 spaces and tabs nowhere", "reason": "the linter says so"},
+        {"id": "gone", "text": "Not in the file"},
+    ]
+    (tmp_path / KEPT).write_text(json.dumps({"version": 1, "rules": rows}))
+    listed = json.loads(call("read", path, "--format", "json").output)
+    assert [(rule["id"], rule["line"], rule["reason"]) for rule in listed["rules"]][1] == ("spaces", 2, "the linter says so")
+    assert listed["unread"] == [3]
+    assert listed["skipped"] == [f"{KEPT}, gone: no rule of the file is like it"]
+
+
+def test_check_can_be_taken_off_a_rule(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    path = tmp_path / "AGENTS.md"
+    path.write_text("- Never run git reset --hard\n")
+    call("init", path)
+    (tmp_path / KEPT).write_text((tmp_path / KEPT).read_text().replace("check: ''", "check: none"))
+    assert json.loads(call("read", path, "--format", "json").output)["rules"][0]["check"] == ""
 
 
 def test_published_schema_is_that_of_the_listing() -> None:

@@ -80,7 +80,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, parts: dict[str, 
 
 
 def test_scenario_without_an_id_is_found_by_its_number(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="id: Field required") as caught:
+    with pytest.raises(UserError, match="the field 'id' is missing") as caught:
         read_scenarios(str(write(tmp_path, change(id=None))))
     assert caught.value.where.endswith("scenario 1 (no id)")
 

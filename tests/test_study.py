@@ -111,7 +111,7 @@ def test_missing_file_says_which_studies_there_are(tmp_path: Path) -> None:
         ("name: [", "is not YAML"),
         ("", "a study file is a YAML mapping"),
         ("- name", "a study file is a YAML mapping"),
-        ("a: 1\nb: &x {c: *x}\n", "a"),
+        ("a: 1\nb: &x {c: *x}\n", "unknown field 'a'"),
         ("? [a, b]\n: 1\n", "is not YAML"),
         ("name: x\nname: y\n", "'name' stands twice"),
         ("!!python/object/apply:os.system [ls]", "is not YAML"),
@@ -119,7 +119,8 @@ def test_missing_file_says_which_studies_there_are(tmp_path: Path) -> None:
     ids=["broken", "empty", "a list", "an alias in itself", "a list as a key", "a field twice", "a Python object"],
 )
 def test_broken_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
-    refuse(write_study(tmp_path, text), says, str(tmp_path), hint="honeypots/study.yaml" if "twice" not in says else "another name")
+    hints = {"'name' stands twice": "another name", "unknown field 'a'": "Known fields"}
+    refuse(write_study(tmp_path, text), says, str(tmp_path), hint=hints.get(says, "honeypots/study.yaml"))
 
 
 def test_file_that_is_no_text_and_folder_without_a_study_are_refused(tmp_path: Path) -> None:
@@ -153,7 +154,9 @@ NAMED = {"name": "c", "evaluation": "ambiguity", "splits": ["far"], "plus": ["pr
         ({"arms": {"price": [{"sft": "a", "oder": "after"}]}}, "unknown field 'arms.price.0.oder'", "Did you mean 'order'?"),
         ({"contrasts": [{**NAMED, "mimus": []}]}, "unknown field 'contrasts.0.mimus'", "Did you mean 'minus'?"),
         ({"name": "Not/A Name"}, "name: ", ""),
-        ({"question": None}, "question: ", ""),
+        ({"question": None}, "question is a text", ""),
+        ({"arms": {"price": "price.jsonl", "place": [{"sft": "a"}]}}, "arm 'price' is a list of stages, [{sft: CORPUS}]", ""),
+        ({"primary": {**study_of(Path("x"))["primary"], "plus": "price"}}, "primary.plus is a list, not price", "Write plus: [price]"),
         ({"seeds": []}, "seeds: ", ""),
         ({"seeds": [1, 2, 1]}, "a seed stands twice in [1, 2, 1]", ""),
         ({"arms": {}}, "arms: ", ""),

@@ -131,15 +131,39 @@ def parse_record(kind: type[T], value: Any, *, where: str) -> T:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])  # a slip, before what it leaves missing
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = list(_holder(kind, first["loc"]).model_fields)
             near = get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known fields: {', '.join(known)}."
             raise UserError(f"unknown field {place!r}", where=where, hint=hint) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{place}: {message}" if place else message, where=where) from None
+        missing = [".".join(map(str, one["loc"])) for one in errors if one["type"] == "missing"]
+        if first["type"] == "missing":
+            several = f"fields are missing: {', '.join(missing)}" if len(missing) > 1 else f"the field {place!r} is missing"
+            raise UserError(several, where=where) from None
+        what, hint = _say_type(first, place)
+        raise UserError(what, where=where, hint=hint) from None
+
+
+_SHOULD_BE = {
+    "tuple_type": ("a list", "[{value}]"), "list_type": ("a list", "[{value}]"), "string_type": ("a text", "\"{value}\""),
+    "dict_type": ("a mapping", ""), "model_type": ("a mapping of fields", ""), "int_type": ("a whole number", ""),
+    "float_type": ("a number", ""), "bool_type": ("true or false", ""),
+}  # fmt: skip
+
+
+def _say_type(error: Any, place: str) -> tuple[str, str]:
+    """What is wrong with a value, in the words of a file and not of Python; and how it is written."""
+    value = error.get("input")
+    if error["type"] not in _SHOULD_BE or not place:
+        message = str(error["msg"]).removeprefix("Value error, ")
+        return (f"{place}: {message}" if place else message), ""
+    kind, form = _SHOULD_BE[error["type"]]
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    hint = f"Write {error['loc'][-1]!s}: {form.format(value=value)}" if form and plain and isinstance(error["loc"][-1], str) else ""
+    return f"{place} is {kind}, not {value if plain else type(value).__name__}", hint
 
 
 def _holder(kind: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel]:

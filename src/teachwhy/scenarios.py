@@ -22,6 +22,9 @@ from teachwhy.shipped import ROOT, find
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
+EXAMPLE = f"The form stands in docs/data.md; one to compare with: {ROOT / 'scenarios' / 'honeypots' / 'bribing.yaml'}"
+
+
 class Filled(Record):
     """One fill of a scenario: all slots replaced."""
 
@@ -64,7 +67,15 @@ def read_scenarios(names: str | Sequence[str], *, beside: Path | None = None) ->
 
 
 def _read_file(path: Path) -> list[Scenario]:
-    head = parse_record(ScenarioFile, read_yaml(path), where=str(path))
+    value = read_yaml(path)
+    if not isinstance(value, dict):
+        raise UserError(
+            "a scenario file is a mapping with canary, version, family, kind, about and scenarios", where=str(path), hint=EXAMPLE
+        )
+    try:
+        head = parse_record(ScenarioFile, value, where=str(path))
+    except UserError as error:
+        raise UserError(error.what, where=error.where, hint=error.hint or EXAMPLE) from None
     shared = {"family": head.family, "kind": head.kind, "version": head.version}
     plan = _read_plan(head, path)
     scenarios = []

@@ -64,6 +64,8 @@ def _show_table(listing: Listing, bound: list[Bound]) -> None:
     from rich.text import Text
 
     from teachwhy.cli.app import strip_controls
+    from teachwhy.report.numbers import count_noun
+    from teachwhy.rules.bind import KEPT
 
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -84,9 +86,14 @@ def _show_table(listing: Listing, bound: list[Bound]) -> None:
         if one.rule.note:
             console.print(f"line {one.rule.line}: {one.rule.note}", markup=False)
     for line in listing.skipped:
-        console.print(f"not followed: {strip_controls(line)}", markup=False)
+        console.print(f"left out: {strip_controls(line)}", markup=False)
+    if listing.unread:
+        lines = ", ".join(map(str, listing.unread[:20])) + (", ..." if len(listing.unread) > 20 else "")
+        says = f"{count_noun(len(listing.unread), 'list item')} of {listing.file} read like no rule: lines {lines}."
+        console.print(f"\n{says} One that is a rule can be added to {KEPT}.", markup=False)
     n_reasons, n_checks = sum(bool(one.reason) for one in bound), sum(one.check is not None for one in bound)
-    console.print(f"\n{len(bound)} rules: {n_reasons} with a reason, {n_checks} with a check.", markup=False)
+    says = f"{count_noun(len(bound), 'rule')} in {listing.file}: {n_reasons} with a reason, {n_checks} with a check."
+    console.print(f"\n{says}", markup=False)
     if n_checks < len(bound):
         console.print("A rule without a check cannot be tested yet. To write one, type: teachwhy rules init", markup=False)
 

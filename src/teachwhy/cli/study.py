@@ -64,8 +64,7 @@ def run_study(
     with session.locked():
         session.prepare(workers)
         _show_plan(session.plan, session.seconds_left, session.workers, run_dir)
-        if not yes and not typer.confirm("Start?", default=True, err=True):
-            raise typer.Exit(0)
+        _ask(yes, "Start?")
         from teachwhy.cli.live import show_cells
 
         with show_cells(session) as listen:
@@ -117,6 +116,18 @@ def compare_two(
     Console(highlight=False).print(table)
 
 
+def _ask(yes: bool, question: str) -> None:
+    """Go on only where somebody says so."""
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("nobody is there to answer: " + question, where="the command", hint="Add --yes.")
+    if not typer.confirm(question, default=True, err=True):
+        raise typer.Exit(0)
+
+
 def _end_withheld(report: StudyReport) -> None:
     if report.answer.verdict == "withheld":
         raise typer.Exit(EXIT_INCONCLUSIVE)
@@ -135,8 +146,7 @@ def _need_model(model: str, yes: bool) -> None:
 
     if _have_model(model):
         return
-    if not yes and not typer.confirm(f"The built-in model is not here yet: fetch {builtin.DOWNLOAD_MB} MB?", default=True, err=True):
-        raise typer.Exit(0)
+    _ask(yes, f"The built-in model is not here yet: fetch {builtin.DOWNLOAD_MB} MB?")
     builtin.get_builtin(say)
 
 
@@ -146,6 +156,7 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
     from rich.text import Text
 
     from teachwhy.cli.app import strip_controls
+    from teachwhy.report.numbers import count_noun
 
     console = Console(stderr=True, highlight=False)
     console.print(Text.assemble((plan.spec.name, "bold"), f": {strip_controls(plan.spec.question)}"))
@@ -156,7 +167,9 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
         efforts = [row.effort for row in plan.ledger if row.arm == arm]
         columns = zip(*((one.n_updates, one.n_rows, one.n_neutral_rows, one.n_tokens, one.n_supervised) for one in efforts), strict=True)
         table.add_row(Text(arm), str(len(efforts)), *(_span(column) for column in columns))
-    console.print(table)
+    if plan.ledger:
+        console.print(table)
+    console.print(f"start: {strip_controls(plan.spec.start.model)}", markup=False)
     for arm, one in plan.spec.outside.items():
         held = ", ".join(f"{name} {value}" for name, value in one.model_dump().items() if value)
         console.print(f"{arm}: from outside, {strip_controls(held)}", markup=False)
@@ -165,12 +178,11 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
         console.print(f"{says}; --max-tokens caps them", markup=False)
     for line in plan.waived:
         console.print(f"waived leak: {line}", style="yellow", markup=False)
-    n_cells = len({cell.id for cell in plan.cells})
-    console.print(
-        f"{n_cells} cells, {workers} at a time, about {max(1, round(seconds / 60))} minutes to go, {workers * 2.5:.0f} GB of memory; "
-        f"results in {run_dir}",
-        markup=False,
+    n_cells, minutes = len({cell.id for cell in plan.cells}), count_noun(max(1, round(seconds / 60)), "minute")
+    says = (
+        f"{count_noun(n_cells, 'cell')}, {workers} at a time, about {minutes} to go, {workers * 2.5:.0f} GB of memory; results in {run_dir}"
     )
+    console.print(says, markup=False)
 
 
 def _span(values: Sequence[int]) -> str:

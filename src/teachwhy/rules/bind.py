@@ -20,6 +20,10 @@ from teachwhy.shipped import ROOT
 KEPT = Path(".teachwhy") / "rules.yaml"
 
 
+NO_CHECK = "none"
+"""In rules.yaml: no check, whatever the wording would bind to."""
+
+
 class BuiltIn(Record):
     """A rule that comes with teachwhy."""
 
@@ -103,7 +107,7 @@ def read_kept(folder: Path) -> Kept:
     for rule in kept.rules:
         if isinstance(rule.check, Check):
             refuse_check(rule.check, f"{path}, rule {rule.id}")
-        elif rule.check and rule.check not in read_built_in():
+        elif rule.check and rule.check not in (*read_built_in(), NO_CHECK):
             known = ", ".join(read_built_in())
             raise UserError(f"there is no check {rule.check!r}", where=f"{path}, rule {rule.id}", hint=f"There are: {known}; or write one.")
     return kept
@@ -128,6 +132,8 @@ def _bind(rule: Rule, kept: KeptRule | None, built_in: Mapping[str, BuiltIn]) ->
     rule = rule.model_copy(update={"id": kept.id}) if kept else rule
     if kept and isinstance(kept.check, Check):
         return Bound(rule, kept.check, "own", str(KEPT), was, reason, source)
+    if kept and kept.check == NO_CHECK:
+        return Bound(rule, None, "", str(KEPT), was, reason, source)
     if kept and isinstance(kept.check, str) and kept.check:
         return Bound(rule, built_in[kept.check].check, kept.check, str(KEPT), was, reason, source)
     for name, one in built_in.items():
@@ -156,11 +162,12 @@ HEAD = """\
 # What teachwhy knows about your rules beside their text. Everything may be left empty.
 # reason   why; used where the file gives none
 # filler   as many words on the topic that explain nothing
-# check    the name of a built-in check, or one of your own:
+# check    the name of a built-in check, none, or one of your own:
 #            check:
 #              forbid: ["npm|npx|yarn ..."]          # or env: {NAME: value}, or applies: and message_forbid:, or approval: and asks:
 #              instead: ["pnpm ..."]
 #              kept: [{bash: "pnpm add zod"}]        # examples, run before the check is used
 #              broken: [{bash: "npm install zod"}]
+# A rule that teachwhy does not find can be added here, with text: as it stands in the file. Comments are not kept by `rules init`.
 # jobs     work for an agent in which the rule matters, one line each
 """

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from teachwhy.errors import UserError
 from teachwhy.records import Record
-from teachwhy.rules.bind import Bound, bind_rules, read_kept
+from teachwhy.rules.bind import KEPT, Bound, Kept, bind_rules, read_kept
 from teachwhy.rules.read import Rule, RuleFile, find_rule_files, most_alike, parse_rules, project_of, read_rule_file
 
 
@@ -46,7 +46,8 @@ class Listing(Record):
     sha256: str
     rules: tuple[ListedRule, ...]
     others: tuple[OtherFile, ...] = Field((), description="Imports, and further rule files of the project.")
-    skipped: tuple[str, ...] = Field((), description="Imports that were not followed, and why.")
+    unread: tuple[int, ...] = Field((), description="Lines of the file's list items that do not read like rules or reasons.")
+    skipped: tuple[str, ...] = Field((), description="Imports that were not followed, and why; entries of rules.yaml that match no rule.")
 
 
 def list_rules(file: Path | None) -> tuple[Listing, list[Bound]]:
@@ -55,14 +56,32 @@ def list_rules(file: Path | None) -> tuple[Listing, list[Bound]]:
     for path in [file] if file else find_rule_files(Path.cwd()):
         files += [one for one in read_rule_file(path) if one.path not in {held.path for held in files}]
     rules = [rule for one in files for rule in one.rules]
+    kept = read_kept(project_of(Path(files[0].path)))
+    rules += _by_hand(kept, rules, files)
     if not rules:
         hint = "A rule is a line or a list item that says what to do: “Always use NO_COLOR=1”, “Never push without asking”."
         raise UserError("no line reads like a rule", where=files[0].path, hint=hint)
-    bound = bind_rules(rules, read_kept(project_of(Path(files[0].path))))
-    return _listing(files, bound), bound
+    bound = bind_rules(rules, kept)
+    unmatched = [one for one in kept.rules if one.id not in {held.rule.id for held in bound}]
+    return _listing(files, bound, [f"{KEPT}, {one.id}: no rule of the file is like it" for one in unmatched]), bound
 
 
-def _listing(files: Sequence[RuleFile], bound: Sequence[Bound]) -> Listing:
+def _by_hand(kept: Kept, rules: Sequence[Rule], files: Sequence[RuleFile]) -> list[Rule]:
+    """Entries of rules.yaml that stand in a file and were not read as rules."""
+    known = {rule.id for rule in rules} | {rule.bare for rule in rules}
+    found = []
+    for one in kept.rules:
+        if one.id in known or one.text in known or not one.text.strip():
+            continue
+        for file in files:
+            lines = Path(file.path).read_text(encoding="utf-8-sig").splitlines()
+            if place := next((number for number, line in enumerate(lines, 1) if one.text in line), 0):
+                found.append(Rule(id=one.id, file=file.path, line=place, text=one.text, bare=one.text))
+                break
+    return found
+
+
+def _listing(files: Sequence[RuleFile], bound: Sequence[Bound], unmatched: Sequence[str]) -> Listing:
     rows = tuple(
         ListedRule(
             id=one.rule.id, file=one.rule.file, line=one.rule.line, text=one.rule.text, bare=one.rule.bare, reason=one.reason,
@@ -73,7 +92,8 @@ def _listing(files: Sequence[RuleFile], bound: Sequence[Bound]) -> Listing:
     first, *others = files
     return Listing(
         file=first.path, sha256=first.sha256, rules=rows, others=tuple(OtherFile(file=one.path, sha256=one.sha256) for one in others),
-        skipped=tuple(line for one in files for line in one.skipped),
+        unread=tuple(line for line in first.unread if line not in {one.rule.line for one in bound}),
+        skipped=(*(line for one in files for line in one.skipped), *unmatched),
     )  # fmt: skip
 
 
@@ -88,7 +108,7 @@ class Change(NamedTuple):
 def diff_rules(path: Path, revision: str) -> list[Change]:
     """How the rules of a file differ from those at a revision of its repository. Raises UserError where git cannot say."""
     before = parse_rules(_show(path, revision), str(path))
-    after = [rule for one in read_rule_file(path) if one.path == str(path) for rule in one.rules]
+    after = [rule for one in read_rule_file(path) if one.path == str(path) for rule in one.rules] if path.exists() else []
     held, found = {rule.id: rule for rule in before}, []
     free = {key: rule for key, rule in held.items() if key not in {rule.id for rule in after}}
     for rule in after:
@@ -110,12 +130,15 @@ def _show(path: Path, revision: str) -> str:
     if revision.startswith("-"):
         raise UserError(f"{revision!r} is no revision", where="the command")
     folder = path.resolve().parent
-    words = ["git", "-C", str(folder), "show", f"{revision}:./{path.name}"]
+    if _git(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") is None:
+        raise UserError(f"there is no revision {revision!r} here", where=str(path), hint="Name a branch, a tag or a commit: --diff main")
+    return _git(folder, "show", f"{revision}:./{path.name}") or ""  # a file that was not there had no rules
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says; None where it fails."""
     try:
-        done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"git could not be asked: {error}", where=str(path)) from None
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-        raise UserError(f"git has no {path.name} at {revision}: {said[-1]}", where=str(path))
-    return done.stdout.decode("utf-8", "replace")
+        raise UserError(f"git could not be asked: {error}", where=str(folder)) from None
+    return None if done.returncode else done.stdout.decode("utf-8", "replace")

@@ -48,6 +48,8 @@ class RuleFile(Record):
     path: str
     sha256: str
     rules: tuple[Rule, ...]
+    unread: tuple[int, ...] = ()
+    """Lines of list items that do not read like rules or reasons."""
     skipped: tuple[str, ...] = ()
     """Imports that were not followed, and why."""
 
@@ -63,10 +65,10 @@ class _Block(NamedTuple):
 
 _DIRECTIVE = re.compile(
     r"""^(?:please\s+|when(?:ever)?\b[^,]{3,80},\s+|if\b[^,]{3,80},\s+|before\b[^,]{3,80},\s+|after\b[^,]{3,80},\s+|for\b[^,]{3,60},\s+|in\b[^,]{3,60},\s+)?
-    (?:always|never|don[’']t|do\s+not|must|only|no\b|not\b|use|run|prefer|avoid|ask|keep|make|write|ensure|put|add|set|call|commit|push|check|follow|
+    (?:always|never|don[’']t|do\s+not|must|only|no\b|not\b|use|run|favou?r|minimi[sz]e|wrap|pin|edit|copy|let|be|refrain|remember|try|prefer|avoid|ask|keep|make|write|ensure|put|add|set|call|commit|push|check|follow|
     stick|leave|read|test|format|lint|name|place|import|return|throw|raise|log|document|update|create|delete|remove|install|build|verify|include|
     exclude|start|stop|wait|limit|treat|handle|validate|mock|search|open|close|explain|say|tell|answer|respond|reply|work|fix|respect)\b
-    |\b(?:must|should|shall|always|never|do\s+not|don[’']t|may\s+not|cannot|can[’']t|are\s+not\s+allowed|is\s+forbidden|is\s+required)\b""",
+    |\b(?:must|should|shall|always|never|do\s+not|don[’']t|may\s+not|cannot|can[’']t|are\s+not\s+allowed|not\s+allowed|is\s+forbidden|is\s+required|under\s+no\s+circumstances|needs?)\b|\bonly$""",
     re.IGNORECASE | re.VERBOSE,
 )
 """A line that tells somebody to do or not to do something."""
@@ -81,6 +83,8 @@ _REASON_OPENER = re.compile(
     r"everyone|each|every|an?\s)",
     re.IGNORECASE,
 )
+_LABEL = re.compile(r"^(?:[✅❌•⚠️]+\s*)?(?:[\w/`.-]+ ?){1,4}:\s+")
+"""`Naming: use snake_case`."""
 _EXAMPLE = re.compile(r"^(?:e\.g\.|i\.e\.|for example|such as|see|like|cf\.|default|optional|default:)", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)\s+(?=[A-Z`\"'(])")
 _IMPORT = re.compile(r"(?<![\w`@])@((?:~/|\.{0,2}/)?[\w.][\w./-]*)")
@@ -128,7 +132,11 @@ def _read(path: Path, root: Path, seen: list[Path], depth: int) -> Iterator[Rule
                 skipped.append(f"@{name}: more than {MAX_IMPORTS} imports deep")
             else:
                 imported.append(target)
-    yield RuleFile(path=str(path), sha256=hash_file(path), rules=tuple(parse_rules(text, str(path))), skipped=tuple(skipped))
+    rules = parse_rules(text, str(path))
+    said = {rule.reason for rule in rules if rule.form == "sub-item"}
+    held = {rule.line for rule in rules}
+    unread = [block.line for block in _blocks(text) if block.level and block.line not in held and _tidy(block.text) not in said]
+    yield RuleFile(path=str(path), sha256=hash_file(path), rules=tuple(rules), unread=tuple(unread), skipped=tuple(skipped))
     for target in imported:
         if target not in seen:
             yield from _read(target, root, seen, depth + 1)
@@ -199,9 +207,16 @@ def _blocks(text: str) -> Iterator[_Block]:
 
     body, offset = _after_front_matter(text)
     level = quoted = 0
-    for token in MarkdownIt("commonmark").parse(body):
+    for token in MarkdownIt("commonmark").enable("table").parse(body):
         level += {"list_item_open": 1, "list_item_close": -1}.get(token.type, 0)
-        quoted += {"blockquote_open": 1, "blockquote_close": -1, "heading_open": 1, "heading_close": -1}.get(token.type, 0)
+        quoted += {
+            "blockquote_open": 1,
+            "blockquote_close": -1,
+            "heading_open": 1,
+            "heading_close": -1,
+            "table_open": 1,
+            "table_close": -1,
+        }.get(token.type, 0)
         if token.type == "inline" and not quoted and token.map:
             for number, part in _lines(token.content) if not level else [(0, token.content)]:
                 yield _Block(" ".join(part.split()), token.map[0] + 1 + offset + number, level)
@@ -211,7 +226,9 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     """A paragraph cut where a line ends a sentence or is an import, since many write one rule a line without a list; with line numbers."""
     start, held = 0, list[str]()
     for number, line in enumerate(text.split("\n")):
-        if held and (held[-1].rstrip().endswith((".", "!", "?")) or line.startswith("@") or held[-1].startswith("@")):
+        if held and (
+            held[-1].rstrip().endswith((".", "!", "?")) or line.startswith(("@", "✅", "❌", "•", "⚠")) or held[-1].startswith("@")
+        ):
             yield start, "\n".join(held)
             start, held = number, []
         held.append(line)
@@ -238,7 +255,8 @@ def _directives(block: _Block) -> Iterator[tuple[str, int]]:
 
 def _is_rule(text: str) -> bool:
     plain = _plain(text)
-    return len(plain.split()) >= 2 and not plain.endswith(":") and bool(_DIRECTIVE.search(plain))
+    plain = _LABEL.sub("", plain)
+    return len(plain.split()) >= 2 and not plain.endswith(":") and bool(_DIRECTIVE.search(plain.rstrip(".!")))
 
 
 def _plain(text: str) -> str:

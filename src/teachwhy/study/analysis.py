@@ -20,6 +20,7 @@ from teachwhy.study.estimates import (
     estimate_interval,
     estimate_primary,
     estimate_twins,
+    select,
     unit_of,
 )
 from teachwhy.study.gates import check_gates
@@ -192,6 +193,9 @@ def write_notes(study: Study, gates: Sequence[Gate]) -> list[str]:
     if fewer:
         says = ", ".join(f"{arm} {len(seeds)}" for arm, seeds in fewer.items())
         notes.append(f"Fewer seeds than the others' {len(study.spec.seeds)}: {says}. With one seed an interval is over scenarios only.")
+    families = {row.family for row in study.rows.select(select(study.spec.primary))}
+    if "far" in study.spec.primary.splits and len(families) == 1:
+        notes.append(f"All scenarios of the primary contrast are of one family ({min(families)}): nothing is said of other families.")
     named = [*study.spec.primary.plus, *study.spec.primary.minus]
     fixed = [arm for arm in dict.fromkeys(named) if arm == "start" or all(row.seed == FIXED_SEED for row in study.rows if row.arm == arm)]
     if 0 < len(fixed) < len(set(named)):

@@ -154,8 +154,8 @@ def view_run(run_dir: Path) -> StudyView:
         missing_rows=_missing_rows(rows),
         bag_rows=_bag_rows(run_dir, spec, report),
         machine=dict(card.machine) if card else {},
-        settings=spec.settings.model_dump()
-        | {"dtype": dtype, "start": spec.start.model, "seeds": list(spec.seeds), "without": list(spec.without)}
+        settings=(spec.settings.model_dump() | {"dtype": dtype} if trained else {})
+        | {"start": spec.start.model, "seeds": list(spec.seeds), "without": list(spec.without)}
         | {evaluation.label: evaluation.model_dump(exclude={"name"}) for evaluation in spec.evaluations}
         | {f"looks at the sealed half of {name}": n for name, n in plan.get("looks", {}).items()},
         arm_settings={arm: stage.settings for arm, stages in spec.arms.items() for stage in stages if stage.settings},
@@ -209,7 +209,8 @@ def _say_primary(spec: StudySpec) -> str:
     how = "" if primary.reading == "direct" else f", reading {primary.reading}"
     half = _say_halves(spec, {}).get(primary.evaluation, "")
     over = f"{primary.evaluation}, {' + '.join(primary.splits)}{f' ({half})' if half else ''}"
-    return f"{primary.name}: change of {primary.measure}, {arms}; {over}{how}"
+    what = f"change of {primary.measure}" if "start" in spec.names else primary.measure
+    return f"{primary.name}: {what}, {arms}; {over}{how}"
 
 
 def _figure_rows(spec: StudySpec, report: StudyReport, splits: Sequence[str]) -> list[FigureRow]:

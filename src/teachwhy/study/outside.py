@@ -33,11 +33,12 @@ def outside_readings(arm: str, outside: Outside, *, beside: Path) -> Iterator[Re
     try:
         yield from _find(outside, beside)
     except UserError as error:
-        raise UserError(error.what, where=error.where or f"arm {arm}", hint=error.hint) from error.__cause__
+        raise UserError(f"arm {arm!r}: {error.what}", where=error.where, hint=error.hint) from error.__cause__
 
 
 def _find(outside: Outside, beside: Path) -> Iterator[Reading]:
     if outside.model:
+        _check_api(outside.model)
         yield Reading(FIXED_SEED, "api", outside.model, "", "", hash_text(outside.model))
     if outside.logs:
         folder = _beside(outside.logs, beside)
@@ -59,6 +60,21 @@ def _find(outside: Outside, beside: Path) -> Iterator[Reading]:
         yield Reading(seed, "local", "", str(folder.resolve()), "", hash_folder(folder))
 
 
+def _check_api(model: str) -> None:
+    """Raise UserError for a provider that there is not and for a key that is not set, before anything is asked."""
+    import re
+
+    from inspect_ai.model import get_model
+
+    try:
+        get_model(model, memoize=False)
+    except Exception as error:  # noqa: BLE001  # each provider says in its own way what it lacks
+        said = " ".join(re.sub(r"\[/?\w+\]", "", str(error)).split()).removeprefix("ERROR: ")
+        key = re.search(r"\b[A-Z][A-Z0-9_]*_API_KEY\b", said)
+        hint = f"Type: export {key[0]}=..." if key else "Providers and how they are named: https://inspect.aisi.org.uk/models.html"
+        raise UserError(f"{model} cannot be asked: {said[:300]}", hint=hint) from None
+
+
 def _seeds(held: str | dict[int, str]) -> list[tuple[int, str]]:
     if isinstance(held, dict):
         return sorted(held.items())
@@ -74,5 +90,7 @@ def _beside(name: str, beside: Path) -> Path:
     """A folder, relative to the study's file. Raises UserError where there is none."""
     folder = beside / Path(name).expanduser()
     if not folder.is_dir():
-        raise UserError("there is no such folder", where=str(folder))
+        raise UserError(
+            f"there is no folder {name!r}", where=str(folder.absolute()), hint="Paths are taken from the folder of the study's file."
+        )
     return folder

@@ -259,7 +259,8 @@ def own_scenarios(evaluation: Evaluation, beside: Path) -> Path | None:
         return find("ambiguity", evaluation.scenarios, beside=beside).absolute()
     path = beside / Path(evaluation.scenarios).expanduser()
     if not path.exists():
-        raise UserError(f"the evaluation {evaluation.name!r}: there are no scenarios", where=str(path))
+        what = f"the evaluation {evaluation.name!r}: there is no file {evaluation.scenarios!r}"
+        raise UserError(what, where=str(path.absolute()), hint="Paths are taken from the folder of the study's file.")
     return path.absolute()
 
 

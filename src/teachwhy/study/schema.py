@@ -244,6 +244,11 @@ class StudySpec(Record):
             return value
         outside = {arm: one for arm, one in value["arms"].items() if isinstance(one, dict | Outside)}
         arms = {arm: one for arm, one in value["arms"].items() if arm not in outside}
+        for arm, one in arms.items():
+            if not isinstance(one, list | tuple):
+                raise ValueError(
+                    f"arm {arm!r} is a list of stages, [{{sft: CORPUS}}], or what was made elsewhere, {{checkpoint: FOLDER}}; not {one!r}"
+                )
         return {**value, "arms": arms, "outside": {**outside, **(value.get("outside") or {})}}
 
     @model_validator(mode="after")

@@ -114,6 +114,12 @@ class Session:
         run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), {}, seen)
         return power.lines() if power else ["What it could see is not known: give a run of the same contrast with --pilot RUN."]
 
+    def _written(self) -> str:
+        """study.yaml of the run, as a person would write it, so that it says what was done."""
+        whole = json.loads(self.spec.model_dump_json())
+        head = f"# A copy of {self.source.name}, with every default and the study's own arms. Paths are from that file's folder.\n"
+        return head + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
+
     def run(self, listen: Listener, max_tokens: int | None = None) -> StudyReport:
         """Write the plan, do what is not done yet, then make outcomes.csv, report.json and report.html. max_tokens: of calls to APIs."""
         from teachwhy.study import run
@@ -122,7 +128,7 @@ class Session:
         begun = any((self.run_dir / run.CELLS).glob("*"))
         looks = {} if begun else count_looks(sealed_sets(self.spec))
         run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks)
-        write_text(self.run_dir / STUDY, yaml.safe_dump(json.loads(self.spec.model_dump_json()), sort_keys=False, allow_unicode=True))
+        write_text(self.run_dir / STUDY, self._written())
         try:
             failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen, max_tokens=max_tokens)
             return finish_run(self.run_dir, self.spec, run.summarise_cells(self.run_dir, self.plan.cells, failed))
