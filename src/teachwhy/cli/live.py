@@ -16,6 +16,7 @@ from rich.text import Text
 from teachwhy.cli.app import strip_controls
 
 if TYPE_CHECKING:
+    from teachwhy.study.plan import Cell
     from teachwhy.study.run import Event, Listener
     from teachwhy.study.session import Session
 
@@ -46,6 +47,12 @@ def show_cells(session: Session) -> Iterator[Listener]:
         yield update
 
 
+def say_seed(cell: Cell) -> str:
+    """`, seed 3`; nothing of what stands for all seeds. An early score says after how many updates."""
+    early = f" after {cell.update} updates" if cell.early else ""
+    return (f", seed {cell.seed}" if cell.seed >= 0 else "") + early
+
+
 class _Board:
     """What is running, drawn anew several times a second."""
 
@@ -70,7 +77,7 @@ class _Board:
                 self.clock.note(event.cell, event.step.done / max(1, event.step.total))
 
     def words(self, event: Event) -> str:
-        name = f"{event.cell.kind} of {event.cell.arm}, seed {event.cell.seed}"
+        name = f"{event.cell.kind} of {event.cell.arm}{say_seed(event.cell)}"
         return f"{name}: {event.seconds:.0f} s" if event.kind == "done" else strip_controls(f"{name} failed: {event.reason}")
 
     def __rich__(self) -> RenderableType:
@@ -82,7 +89,7 @@ class _Board:
             step = event.step
             bar = ProgressBar(total=step.total if step else 1, completed=step.done if step else 0, width=20)
             count = f"{step.done}/{step.total} {step.rate}" if step else "starting"
-            table.add_row(Text(f"{event.cell.kind} {event.cell.arm} seed {event.cell.seed}"), bar, Text(count))
+            table.add_row(Text(f"{event.cell.kind} {event.cell.arm}{say_seed(event.cell)}"), bar, Text(count))
         elapsed = time.monotonic() - self.started
         table.add_row(
             Text(f"{self.n_done}/{self.n_cells} cells", style="bold"),

@@ -266,6 +266,8 @@ def _pair(view: StudyView) -> list[Block]:
         where, n = split_words(view, found.split), count_n(found.n_scenarios, found.n_seeds, found.n_families)
         text = f"{with_minus(found.name)}, {where}. {INTERVAL} {format_interval(found.low, found.high)}; n = {n}."
         tiles.append(Tile(title, f"{format_signed(found.difference)} {found.unit}", text))
+    if all(tile.value == ABSENT for tile in tiles):
+        return []  # nothing was trained on reasons
     return [Tiles(tuple(tiles)), Prose(WHY_FILLER)]
 
 

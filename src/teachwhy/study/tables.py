@@ -130,7 +130,7 @@ def _retention(view: StudyView) -> list[Block]:
 def draw_bags(view: StudyView) -> list[Block]:
     """Whether words alone could have made the difference."""
     if not view.bag_rows:
-        return [Prose("No trained arm could be read by its words alone.")]
+        return []
     first, second = view.poles
     columns = _columns("arm", "text", "on", "wide", f"{first} likelier", "measure", f"{first} less {second}, nats a word", "measure")
     columns += _columns("n scenarios", "n")
@@ -149,7 +149,7 @@ def draw_bags(view: StudyView) -> list[Block]:
 
 
 def draw_goals(view: StudyView) -> list[Block]:
-    return _arm_tables(view, [arm for arm in view.report.arms if is_goal(arm)]) or [Prose("Goal tasks are not part of this study.")]
+    return _arm_tables(view, [arm for arm in view.report.arms if is_goal(arm)])
 
 
 def _arm_tables(view: StudyView, arms: Sequence[ArmSummary]) -> list[Block]:
@@ -250,7 +250,7 @@ def draw_missing(view: StudyView) -> list[Block]:
 
 def draw_effort(view: StudyView) -> list[Block]:
     if not view.ledger:
-        return [Prose("No arm was trained.")]
+        return []
     columns = _columns("arm", "", "seed", "", "updates", "count", "rows", "count", "prompt tokens", "count", "supervised tokens", "count")
     rows = tuple(
         (row.arm, str(row.seed), *(format_count(n) for n in (row.updates or None, row.rows, row.prompt_tokens, row.supervised_tokens)))
@@ -278,7 +278,7 @@ def draw_effort(view: StudyView) -> list[Block]:
 
 def draw_data(view: StudyView) -> list[Block]:
     if not view.data_cards:
-        return [Prose("No corpus was used.")]
+        return []
     columns = _columns("corpus", "", "rows", "count", "tokens that carry loss", "count", "licence", "", "about", "", "sha256", "code")
     rows = tuple(
         (card.name, format_count(card.rows), format_count(card.tokens), card.licence, card.about, card.sha256[:16])
