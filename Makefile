@@ -32,7 +32,7 @@ test: check
 	@echo "==> test 1/2: built-in model (once; 93 MB to fetch, about 1 minute)"
 	@$(BIN)/teachwhy models get builtin
 	@echo "==> test 2/2: pytest (minutes)"
-	@TEACHWHY_REQUIRE="$$TEACHWHY_REQUIRE builtin" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@TEACHWHY_REQUIRE="$$TEACHWHY_REQUIRE builtin" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev.stamp
 	@echo "==> check 1/2: ruff (seconds)"

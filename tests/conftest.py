@@ -12,6 +12,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LONGEST = (
+    "test_run", "test_outside", "test_api", "test_statistics", "test_comparisons", "test_page_browser", "test_own_scenarios",
+    "test_updates", "test_training", "test_builtin", "test_readings", "test_evaluations", "test_local",
+)  # fmt: skip
+"""Files that wait for processes or simulate: first, so that no core idles while another does them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
     "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"

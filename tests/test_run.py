@@ -328,35 +328,23 @@ def test_failed_cell_withholds_the_answer(failing: Failing) -> None:
     assert {row.arm for row in read_outcomes(failing.output / "outcomes.csv")} == {"start", "place"}
 
 
-def test_worker_that_is_killed_costs_its_own_cell_and_no_other(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_worker_that_is_killed_and_cell_without_room_cost_themselves_alone(tiny_model_dir: Path, tmp_path: Path) -> None:
     murder = {"command": "sh -c 'kill -9 $PPID; sleep 30' {output}", "corpus": "price.jsonl"}  # as the kernel does for want of memory
-    arms = {"price": [{"sft": "price.jsonl"}], "place": [{"sft": "place.jsonl"}], "murder": murder}
-    file = write_study(tmp_path, study_of(tiny_model_dir, arms=arms))
-    ended = run(file, tmp_path / "run")
-    assert ended.code == EXIT_FINDINGS, ended.stderr
-    cells = {(cell.kind, cell.arm): cell for cell in report_of(tmp_path / "run").cells}
-    lost = {key for key, cell in cells.items() if cell.state != "done"}
-    assert lost == {("command", "murder"), ("ambiguity", "murder")}
-    assert "ended from outside" in cells["command", "murder"].reason
-    assert "ended from outside" in (tmp_path / "run" / "report.html").read_text()
-
-
-def test_cell_that_finds_no_room_fails_alone(tiny_model_dir: Path, tmp_path: Path) -> None:
-    arms = {
-        "price": [{"sft": "price.jsonl"}],
-        "place": [{"sft": "place.jsonl"}],
-        "large": [{"sft": "price.jsonl", "settings": {"rank": 512}}],
-    }
+    plain = {arm: [{"sft": f"{arm}.jsonl"}] for arm in ("price", "place")}
+    arms = {**plain, "large": [{"sft": "price.jsonl", "settings": {"rank": 512}}], "murder": murder}
     file = write_study(tmp_path, study_of(tiny_model_dir, arms=arms))
     room = 2 * 2**20  # bytes a file: what a full disk does to large files, to the small ones nothing
-    words = [sys.executable, "-m", "teachwhy", "study", "run", str(file), "--yes", "--output", str(tmp_path / "run")]
+    words = [sys.executable, "-m", "teachwhy", "study", "run", str(file), "--yes", "--output", str(tmp_path / "run"), "--workers", "2"]
     limit = f"import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); os.execv(sys.argv[1], sys.argv[1:])"
     ended = subprocess.run([sys.executable, "-c", limit, *words], capture_output=True, text=True, check=False)
     assert ended.returncode == EXIT_FINDINGS, ended.stderr
-    cells = {(cell.kind, cell.arm): cell for cell in report_of(tmp_path / "run").cells}
-    assert {key for key, cell in cells.items() if cell.state != "done"} == {("sft", "large"), ("ambiguity", "large")}
-    assert "File too large" in cells["sft", "large"].reason
     assert "Traceback" not in ended.stderr
+    cells = {(cell.kind, cell.arm): cell for cell in report_of(tmp_path / "run").cells}
+    lost = {key for key, cell in cells.items() if cell.state != "done"}
+    assert lost == {("command", "murder"), ("ambiguity", "murder"), ("sft", "large"), ("ambiguity", "large")}
+    assert "ended from outside" in cells["command", "murder"].reason
+    assert "File too large" in cells["sft", "large"].reason
+    assert "ended from outside" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.fixture

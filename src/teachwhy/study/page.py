@@ -151,7 +151,7 @@ def _answer(view: StudyView) -> list[Block]:
         details.append(_primary_line(view, report.primary))
     blocks: list[Block] = [Callout(kind, with_minus_signs(report.answer.sentence), title, tuple(details))]
     if report.gates:
-        gates = Checks(tuple(Check(gate.name, gate.passed, gate.says + _weight(gate)) for gate in report.gates))
+        gates = Checks(tuple(Check(gate.name, gate.passed, with_minus_signs(gate.says) + _weight(gate)) for gate in report.gates))
         blocks += [Prose("Gates: what must hold before an answer is given."), gates]
     controls = [note for note in report.notes if note.startswith(LEFT_OUT)]
     blocks += [Callout("note", note) for note in report.notes if note not in controls]
