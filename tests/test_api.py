@@ -162,6 +162,7 @@ def test_call_that_a_server_refuses_for_good_is_missing_and_does_not_stop_the_re
     assert report.primary is not None and report.primary.n_scenarios == 5
 
 
+@pytest.mark.slow
 def test_calls_in_flight_when_a_run_is_ended_are_not_forgotten(study: Path, server: Server) -> None:
     server.tokens = 900  # near the most that a call can take, so that a call that is forgotten is seen
     limit = 4 * (max(len(text) for text in prompts()) + 100)

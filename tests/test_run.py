@@ -55,9 +55,9 @@ def finish(process: subprocess.Popen[str], started: float) -> Ended:
     return Ended(process.returncode, stdout, stderr, time.monotonic() - started)
 
 
-def run(file: Path, output: Path) -> Ended:
+def run(file: Path, output: Path, workers: int = 2) -> Ended:
     started = time.monotonic()
-    return finish(start(file, output), started)
+    return finish(start(file, output, workers), started)
 
 
 def wait_for_cell(output: Path, process: subprocess.Popen[str]) -> None:

@@ -34,7 +34,7 @@ def run_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """Two arms, scored after 1 and 3 of 4 updates and at the end."""
     ambiguity = {"ambiguity": {"splits": ["near", "far"], "limit": 2, "updates": [3, 1]}}
     file = write_study(tmp_path_factory.mktemp("updates"), study_of(tiny_model_dir, evaluations=[ambiguity]))
-    ended = run(file, file.parent / "run")
+    ended = run(file, file.parent / "run", workers=1)
     assert ended.code == 0, ended.stderr
     return file.parent / "run"
 
