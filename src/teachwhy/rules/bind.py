@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,8 +19,6 @@ from teachwhy.rules.read import Rule, most_alike
 from teachwhy.shipped import ROOT
 
 KEPT = Path(".teachwhy") / "rules.yaml"
-
-
 NO_CHECK = "none"
 """In rules.yaml: no check, whatever the wording would bind to."""
 
@@ -81,6 +80,7 @@ class Bound(NamedTuple):
     reason_from: Literal["", "file", "rules.yaml"] = ""
 
 
+@cache
 def read_built_in() -> dict[str, BuiltIn]:
     """The built-in rules, by id. Raises UserError for a check that misreads its own examples."""
     found = {}

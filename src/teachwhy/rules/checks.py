@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Literal, NamedTuple
@@ -99,12 +99,17 @@ class Reading(NamedTuple):
 
 def read_step(check: Check, step: Step, *, approved: bool = False) -> Reading:
     """Whether a step keeps the rule, breaks it, or gave no opportunity. approved: whether the user had agreed before."""
-    commands = [command for text in step.bash for command in parse_commands(text) if not _any(check.unless, command)]
+    return decide(check, [command for text in step.bash for command in parse_commands(text)], step.message, _prints, approved=approved)
+
+
+def decide(check: Check, read: Sequence[Command], message: str, prints: Callable[[Command], bool], *, approved: bool = False) -> Reading:
+    """What commands and a message say of a rule, however they were read. prints: whether a rule about every command is about one."""
+    commands = [command for command in read if not _any(check.unless, command)]
     if check.approval:
         asked = [command for command in commands if _any(check.approval, command)]
         if asked:
             return Reading("kept" if approved else "broken", asked[0].text)
-        found = re.search(check.asks, step.message)
+        found = re.search(check.asks, message)
         return Reading("kept", found[0]) if found and not approved else Reading("not_applicable", "")
     if check.forbid:
         unpiped = [command for command in commands if not command.piped and _any(check.unpiped, command)]
@@ -112,7 +117,7 @@ def read_step(check: Check, step: Step, *, approved: bool = False) -> Reading:
             return Reading("broken", broken[0].text)
         kept = [command for command in commands if _any(check.instead, command)]
         return Reading("kept", kept[0].text) if kept else Reading("not_applicable", "")
-    about = [command for command in commands if _applies(check, command)]
+    about = [command for command in commands if (_any(check.applies, command) if check.applies else prints(command))]
     if not about:
         return Reading("not_applicable", "")
     for command in about:
@@ -121,9 +126,7 @@ def read_step(check: Check, step: Step, *, approved: bool = False) -> Reading:
     return Reading("kept", about[0].text)
 
 
-def _applies(check: Check, command: Command) -> bool:
-    if check.applies:
-        return _any(check.applies, command)
+def _prints(command: Command) -> bool:
     name = program_of(command.argv[0])
     quiet = name in SILENT or (name == "git" and command.argv[1:2] == ("add",)) or command.hidden or command.is_call
     return not quiet and not _is_wrapper(name, command)

@@ -335,7 +335,7 @@ def _expand_wrapper(name: str, argv: tuple[str, ...], env: dict[str, str], text:
     kept = {} if root and not any(word in ("-E", "--preserve-env") for word in argv) else dict(env)
     while (root or name == "time") and rest and (found := re.match(r"(\w+)=(.*)", rest[0], re.DOTALL)):
         kept[found[1]], rest = found[2], rest[1:]  # NAME=value may stand before the program
-    if root or name == "doas":
+    if root:
         shell.exported = dict(kept)
     if rest:
         yield from _expand(rest, kept, text, shell)

@@ -132,10 +132,11 @@ def _read(path: Path, root: Path, seen: list[Path], depth: int) -> Iterator[Rule
                 skipped.append(f"@{name}: more than {MAX_IMPORTS} imports deep")
             else:
                 imported.append(target)
-    rules = parse_rules(text, str(path))
+    blocks = list(_blocks(text))
+    rules = _read_blocks(blocks, str(path))
     said = {rule.reason for rule in rules if rule.form == "sub-item"}
     held = {rule.line for rule in rules}
-    unread = [block.line for block in _blocks(text) if block.level and block.line not in held and _tidy(block.text) not in said]
+    unread = [block.line for block in blocks if block.level and block.line not in held and _tidy(block.text) not in said]
     yield RuleFile(path=str(path), sha256=hash_file(path), rules=tuple(rules), unread=tuple(unread), skipped=tuple(skipped))
     for target in imported:
         if target not in seen:
@@ -169,9 +170,13 @@ def _imports(text: str) -> list[str]:
 
 def parse_rules(text: str, file: str = "") -> list[Rule]:
     """The rules of a Markdown text, in its order; a second one with the same bare text has a note."""
+    return _read_blocks(list(_blocks(text)), file)
+
+
+def _read_blocks(blocks: Sequence[_Block], file: str) -> list[Rule]:
     found: list[Rule] = []
     owner: tuple[int, int] | None = None  # (index, level) of the list item that a reason below it would belong to
-    for block in _blocks(text):
+    for block in blocks:
         if block.level and owner and block.level > owner[1] and not _is_rule(block.text):
             rule = found[owner[0]]
             if not rule.reason and not _EXAMPLE.match(block.text):

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
-from typing import NamedTuple
 
-from teachwhy.rules.checks import SILENT, Check, Reading, Step, match_argv
+from teachwhy.rules.checks import SILENT, Check, Reading, Step, decide
+from teachwhy.rules.commands import Command
 
 _HEREDOC = re.compile(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n(.*?)^\s*\2\s*$", re.DOTALL | re.MULTILINE)
 _QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"")
@@ -26,53 +25,17 @@ _INNER = re.compile(r"\b(?:(?:ba|z|da|k)?sh\s+(?:-\w+\s+)*-\w*c|eval)\s+('[^']*'
 _FED_SHELL = re.compile(r"(?:^|[\s;&|])(?:ba|z|da|k)?sh\s*$")
 
 
-class _Piece(NamedTuple):
-    words: tuple[str, ...]
-    env: dict[str, str]
-    whole: str
-    fed: str = ""
-    """What a here-document feeds it."""
-    piped: bool = False
-
-
 def read_again(check: Check, step: Step, *, approved: bool = False) -> Reading:
-    """As `checks.read_step`, by other means."""
-    pieces = [piece for text in step.bash for piece in _pieces(text) if not _any(check.unless, piece)]
-    if check.approval:
-        asked = [piece for piece in pieces if _any(check.approval, piece)]
-        if asked:
-            return Reading("kept" if approved else "broken", asked[0].whole)
-        found = re.search(check.asks, step.message)
-        return Reading("kept", found[0]) if found and not approved else Reading("not_applicable", "")
-    if check.forbid:
-        unpiped = [piece for piece in pieces if not piece.piped and _any(check.unpiped, piece)]
-        if broken := [piece for piece in pieces if _any(check.forbid, piece)] or unpiped:
-            return Reading("broken", broken[0].whole)
-        kept = [piece for piece in pieces if _any(check.instead, piece)]
-        return Reading("kept", kept[0].whole) if kept else Reading("not_applicable", "")
-    about = [piece for piece in pieces if (_any(check.applies, piece) if check.applies else not _is_silent(piece))]
-    for piece in about:
-        if not _keeps(check, piece):
-            return Reading("broken", piece.whole)
-    return Reading("kept", about[0].whole) if about else Reading("not_applicable", "")
+    """As `checks.read_step`: the commands are found by other means, and what they say of the rule is decided alike."""
+    return decide(check, [piece for text in step.bash for piece in _pieces(text)], step.message, _prints, approved=approved)
 
 
-def _is_silent(piece: _Piece) -> bool:
-    return piece.words[0] in SILENT or piece.words[:2] == ("git", "add") or ">/dev/null" in piece.whole.replace(" ", "").split("2>")[0]
+def _prints(piece: Command) -> bool:
+    quiet = piece.argv[0] in SILENT or piece.argv[:2] == ("git", "add")
+    return not quiet and ">/dev/null" not in piece.text.replace(" ", "").split("2>")[0]
 
 
-def _any(patterns: tuple[str, ...], piece: _Piece) -> bool:
-    return any(match_argv(pattern, piece.words) for pattern in patterns)
-
-
-def _keeps(check: Check, piece: _Piece) -> bool:
-    if check.env:
-        return all(name in piece.env and fnmatchcase(piece.env[name], value) for name, value in check.env.items())
-    texts = [*piece.words, *(word.partition("=")[2] for word in piece.words), piece.fed]
-    return not any(re.search(check.message_forbid, text) for text in texts)
-
-
-def _pieces(text: str, env: dict[str, str] | None = None) -> Iterator[_Piece]:
+def _pieces(text: str, env: dict[str, str] | None = None) -> Iterator[Command]:
     """The text cut where a shell would begin another command; exports hold from where they stand, inside a subshell up to its end."""
     fed: list[str] = []
 
@@ -97,7 +60,7 @@ def _pieces(text: str, env: dict[str, str] | None = None) -> Iterator[_Piece]:
     place, piped = 0, False
     for found in [*_BREAK.finditer(plain), None]:
         piece = plain[place : found.start() if found else len(plain)]
-        yield from (one._replace(piped=piped and one.words[0] != "xargs") for one in _read_piece(piece, quoted, fed, exported))
+        yield from (one._replace(piped=piped and one.argv[0] != "xargs") for one in _read_piece(piece, quoted, fed, exported))
         piped = found is not None and found[0] == "|"
         if found is None:
             break
@@ -109,7 +72,7 @@ def _pieces(text: str, env: dict[str, str] | None = None) -> Iterator[_Piece]:
         place = found.end()
 
 
-def _read_piece(piece: str, quoted: list[str], fed: list[str], exported: dict[str, str]) -> Iterator[_Piece]:
+def _read_piece(piece: str, quoted: list[str], fed: list[str], exported: dict[str, str]) -> Iterator[Command]:
     stdin = "".join(fed[int(number)] for number in re.findall("\1(\\d+)\1", piece))
     piece = re.sub("\1\\d+\1", " ", piece)
     shown = re.sub("\2(\\d+)\2", lambda found: quoted[int(found[1])], piece).strip()
@@ -129,14 +92,14 @@ def _read_piece(piece: str, quoted: list[str], fed: list[str], exported: dict[st
     if not words:
         return
     held = {**exported, **own}
-    yield _Piece(tuple(words), held, shown, stdin)
+    yield Command(tuple(words), held, shown, stdin)
     if found := _RUNNERS.match(" ".join(words)):
         for word in found[0].split():
             if inner := _ASSIGNMENT.fullmatch(word):
                 held[inner[1]] = inner[2]
         rest = words[len(found[0].split()) :]
         if rest:
-            yield _Piece(tuple(rest), held, shown)
+            yield Command(tuple(rest), held, shown)
     if found := _INNER.search(shown):
         yield from _pieces(_unquote(found[1]), held)
     if stdin and _FED_SHELL.search(shown):

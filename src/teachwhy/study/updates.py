@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -21,9 +22,9 @@ def summarise_updates(study: Study) -> list[UpdateSummary]:
         return []
     start = [row for row in study.rows if row.arm == "start"]
     found = []
+    tables = {update: Outcomes([*start, *rows]) for update, rows in by_update.items()}
     for arm in study.spec.arms:
-        for update, rows in by_update.items():
-            held = Outcomes([*start, *rows])
+        for update, held in tables.items():
             for split in dict.fromkeys(row.split for row in held.select(select(wanted)._replace(splits=SPLITS))):
                 selection = select(wanted)._replace(splits=(split,))
                 change = estimate_interval(contrast_table(held, selection, [arm], ["start"], study.spec.seeds_of(arm)), (split,))
@@ -44,8 +45,9 @@ def estimate_retention(study: Study) -> Retention | None:
     start and a training's first saved update, where nothing was measured and a line would favour the slower arm.
     """
     wanted = study.spec.primary
-    splits = {row.split for rows in _by_update(study).values() for row in rows}
-    if wanted.measure != "margin" or len(wanted.plus) != 1 or len(_by_update(study)) < 2 or not {"near", "far"} <= splits:
+    by_update = _by_update(study)
+    splits = {row.split for rows in by_update.values() for row in rows}
+    if wanted.measure != "margin" or len(wanted.plus) != 1 or len(by_update) < 2 or not {"near", "far"} <= splits:
         return None
     level = study.spec.matched_near
     about = {
@@ -55,7 +57,7 @@ def estimate_retention(study: Study) -> Retention | None:
         "near": level,
         "n_seeds": len(study.spec.seeds),
     }
-    near, far = _shifts(study, "near"), _shifts(study, "far")
+    near, far = (_shifts(study, by_update, split) for split in ("near", "far"))
     if near is None or far is None:
         return Retention.model_validate({**about, "reason": "no scenario was read under every seed and after every number of updates"})
     about |= {"n_near": near.n_scenarios, "n_far": far.n_scenarios}
@@ -87,13 +89,13 @@ class _Shifts(NamedTuple):
     n_scenarios: int
 
 
-def _shifts(study: Study, split: str) -> _Shifts | None:
+def _shifts(study: Study, by_update: Mapping[int, Sequence[Outcome]], split: str) -> _Shifts | None:
     """Over the scenarios of a split that both arms read throughout; None where there are none."""
     wanted, seeds = study.spec.primary, study.spec.seeds
     selection = select(wanted)._replace(splits=(split,))
     scenarios = sorted({row.scenario for row in study.rows.select(selection)})
     known = set(scenarios)
-    groups = [Outcomes(row for row in rows if row.scenario in known) for rows in _by_update(study).values()]
+    groups = [Outcomes(row for row in rows if row.scenario in known) for rows in by_update.values()]
     start = measure_table(study.rows, selection, "start", seeds, scenarios)
     arms = [
         np.stack([measure_table(rows, selection, arm, seeds, scenarios) - start for rows in groups])
