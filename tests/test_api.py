@@ -18,15 +18,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
 from teachwhy.budget import TokenCap, estimate_tokens, most_tokens
+from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, CapReached
 from teachwhy.evaluations.choice import choice_task, load_scenarios
 from teachwhy.evaluations.readings import ask_letter
 from teachwhy.files import read_card
 from teachwhy.outcomes import read_outcomes
 from teachwhy.records import StudyReport
-from test_study import write_study
+from test_study import call, write_study
 
 TOKENS = 150
 N_CALLS = 2 * 4  # two scenarios, every option in every place
@@ -93,18 +95,21 @@ def study(tmp_path: Path) -> Path:
     return write_study(tmp_path, whole)
 
 
+def surroundings(file: Path, server: Server) -> dict[str, str]:
+    url = f"http://127.0.0.1:{server.http.server_address[1]}/v1"
+    return {"HERE_API_KEY": "k-not-to-be-written", "HERE_BASE_URL": url, "TEACHWHY_CACHE": str(file.parent / "cache")}
+
+
 def start(file: Path, server: Server, *words: str) -> subprocess.Popen[str]:
-    key = {"HERE_API_KEY": "k-not-to-be-written", "HERE_BASE_URL": f"http://127.0.0.1:{server.http.server_address[1]}/v1"}
     return subprocess.Popen(
         [sys.executable, "-m", "teachwhy", "study", "run", str(file), "--yes", "--output", str(file.parent / "run"), *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **key, "TEACHWHY_CACHE": str(file.parent / "cache")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **surroundings(file, server)},
     )  # fmt: skip
 
 
-def run(file: Path, server: Server, *words: str) -> subprocess.CompletedProcess[str]:
-    process = start(file, server, *words)
-    stdout, stderr = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+def run(file: Path, server: Server, *words: str) -> Result:
+    whole = ["study", "run", str(file), "--yes", "--output", str(file.parent / "run"), "--workers", "0", *words]
+    return CliRunner().invoke(cli.app, whole, prog_name="teachwhy", env=surroundings(file, server))
 
 
 def prompts() -> list[str]:
@@ -120,7 +125,7 @@ def cells(file: Path) -> list[Path]:
 def test_cap_stops_before_it_is_passed_and_more_goes_on_where_it_stopped(study: Path, server: Server) -> None:
     worst = max(len(text) for text in prompts()) + 100
     stopped = run(study, server, "--max-tokens", str(3 * TOKENS + worst))
-    assert stopped.returncode == EXIT_CAP, stopped.stderr
+    assert stopped.exit_code == EXIT_CAP, stopped.stderr
     assert "about" in stopped.stderr and f"{N_CALLS} calls of openai-api/here/a" in stopped.stderr
     assert "the same command goes on" in stopped.stderr
     assert 1 <= len(server.asked) < N_CALLS
@@ -128,7 +133,7 @@ def test_cap_stops_before_it_is_passed_and_more_goes_on_where_it_stopped(study: 
     assert not cells(study)
     before = len(server.asked)
     done = run(study, server, "--max-tokens", str(2 * N_CALLS * TOKENS + worst))
-    assert done.returncode in (EXIT_OK, EXIT_FINDINGS, 3), done.stderr
+    assert done.exit_code in (EXIT_OK, EXIT_FINDINGS, 3), done.stderr
     assert len(server.asked) == 2 * N_CALLS > before, "nothing is asked twice"
     assert [read_card(cell).spend["tokens"] for cell in cells(study)] == [N_CALLS * TOKENS] * 2, "what all attempts took together"
     rows = read_outcomes(study.parent / "run" / "outcomes.csv")
@@ -178,14 +183,13 @@ def test_calls_in_flight_when_a_run_is_ended_are_not_forgotten(study: Path, serv
     assert len(server.asked) * server.tokens <= limit
 
 
-def test_missing_key_and_unknown_provider_are_said_before_anything_is_asked(study: Path) -> None:
+def test_missing_key_and_unknown_provider_are_said_before_anything_is_asked(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for model, says in (("openai/gpt-4o-mini", "export OPENAI_API_KEY=..."), ("opennai/x", "opennai")):
         study.write_text(study.read_text().replace("openai-api/here/a", model).replace("openai/gpt-4o-mini", model))
-        words = [sys.executable, "-m", "teachwhy", "study", "run", str(study), "--plan", "--output", str(study.parent / "run")]
-        bare = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=bare)
-        assert done.returncode == EXIT_USAGE, done.stderr
-        assert says in done.stderr and "arm 'one'" in done.stderr and "Traceback" not in done.stderr
+        done = call("study", "run", study, "--plan", "--output", study.parent / "run")
+        assert done.exit_code == EXIT_USAGE, done.stderr
+        assert says in done.stderr and "arm 'one'" in done.stderr
 
 
 async def spend(cap: TokenCap, worsts: list[int], shares: list[float]) -> tuple[int, int]:

@@ -23,8 +23,6 @@ from teachwhy.outcomes import FIXED_SEED, read_outcomes
 from teachwhy.records import StudyReport
 from test_study import call, refuse, study_of, write_study
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
-
 
 @pytest.fixture(autouse=True)
 def cache(own_cache: Path) -> None:
@@ -40,7 +38,7 @@ def test_checkpoints_stand_for_their_seeds_or_for_all(tmp_path: Path, tiny_model
     shutil.copytree(tiny_model_dir, other)
     arms = {"price": {"checkpoint": {1: str(tiny_model_dir), 2: "other"}}, "place": {"checkpoint": str(tiny_model_dir)}}
     file = write_study(tmp_path, study_of(tiny_model_dir, seeds=[1, 2], arms=arms, start="none"))
-    found = call("study", "run", file, "--yes", "--workers", "1", "--output", tmp_path / "run")
+    found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
     assert found.exit_code == EXIT_OK, found.output
     rows = read_outcomes(tmp_path / "run" / "outcomes.csv")
     assert {(row.arm, row.seed) for row in rows} == {("price", 1), ("price", 2), ("place", FIXED_SEED)}
@@ -66,7 +64,7 @@ def test_own_trainer_gets_rows_and_seed_and_its_model_is_adopted(tmp_path: Path,
     arms = {"price": {"command": command, "corpus": "price.jsonl"}, "place": [{"sft": "place.jsonl"}]}
     settings = {"updates": 3, "rows_per_update": 2, "learning_rate": 1e-3, "rank": 2, "dtype": "float32"}
     file = write_study(tmp_path, study_of(tiny_model_dir, arms=arms, settings=settings))
-    found = call("study", "run", file, "--yes", "--workers", "1", "--output", tmp_path / "run")
+    found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
     assert found.exit_code == EXIT_OK, found.output
     (cell,) = (tmp_path / "run" / "cells").glob("command-*")
     assert (cell / "model" / "model.safetensors").is_file()
@@ -88,7 +86,7 @@ def test_own_trainer_that_fails_fails_its_cells_alone(tmp_path: Path, tiny_model
         command = f"{sys.executable} {tmp_path / name}.py {{start}} {{corpus}} {{seed}} {{output}}"
         arms[name] = {"command": command, "corpus": "price.jsonl"}
     file = write_study(tmp_path, study_of(tiny_model_dir, arms=arms))
-    found = call("study", "run", file, "--yes", "--workers", "1", "--output", tmp_path / "run")
+    found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
     assert found.exit_code == EXIT_FINDINGS, found.output
     failed = [cell for cell in report_of(tmp_path / "run").cells if cell.state == "failed"]
     assert {cell.arm for cell in failed} == set(scripts)
@@ -138,7 +136,7 @@ def test_log_that_lacks_scenarios_leaves_them_unscored_and_takes_no_others(tmp_p
     make_logs(tmp_path / "two", "A", limit=3)
     arms = {"price": {"logs": "one"}, "place": {"logs": "two"}}
     file = write_study(tmp_path, text_study(tiny_model_dir, arms=arms, start="none"))
-    found = call("study", "run", file, "--yes", "--workers", "1", "--output", tmp_path / "run")
+    found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
     rows = read_outcomes(tmp_path / "run" / "outcomes.csv")
     counts = {arm: Counter(row.status for row in rows if row.arm == arm) for arm in arms}
     assert counts == {"price": {"ok": 8, "unscored": 8}, "place": {"ok": 16}}, found.output

@@ -17,8 +17,7 @@ from teachwhy.study.analysis import Study, analyse
 from teachwhy.study.plan import Plan, make_plan
 from teachwhy.study.schema import StudySpec, read_study
 from test_analysis import make_spec, row
-from test_run import run
-from test_study import study_of, write_study
+from test_study import call, study_of, write_study
 
 SEEDS = (1, 2, 3, 4, 5)
 
@@ -34,8 +33,8 @@ def run_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """Two arms, scored after 1 and 3 of 4 updates and at the end."""
     ambiguity = {"ambiguity": {"splits": ["near", "far"], "limit": 2, "updates": [3, 1]}}
     file = write_study(tmp_path_factory.mktemp("updates"), study_of(tiny_model_dir, evaluations=[ambiguity]))
-    ended = run(file, file.parent / "run", workers=1)
-    assert ended.code == 0, ended.stderr
+    ended = call("study", "run", file, "--yes", "--workers", "0", "--output", file.parent / "run")
+    assert ended.exit_code == 0, ended.output
     return file.parent / "run"
 
 

@@ -32,7 +32,9 @@ def run_study(
     yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
     unseal: Annotated[bool, typer.Option("--unseal", help="Look at sealed scenarios too; each look is counted.")] = False,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of all calls to APIs in this folder together: a hard cap.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Cells at a time; else as many as cores and memory allow.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Cells at a time; else as many as cores and memory allow. 0: in this process, for debuggers.")
+    ] = None,
 ) -> None:
     """Run a study, or go on with one: what is done is never done again."""
     from teachwhy.study.schema import read_study
@@ -179,10 +181,9 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
     for line in plan.waived:
         console.print(f"waived leak: {line}", style="yellow", markup=False)
     n_cells, minutes = len({cell.id for cell in plan.cells}), count_noun(max(1, round(seconds / 60)), "minute")
-    says = (
-        f"{count_noun(n_cells, 'cell')}, {workers} at a time, about {minutes} to go, {workers * 2.5:.0f} GB of memory; results in {run_dir}"
-    )
-    console.print(says, markup=False)
+    at_once = max(1, workers)
+    size = f"{count_noun(n_cells, 'cell')}, {at_once} at a time, about {minutes} to go, {at_once * 2.5:.0f} GB of memory"
+    console.print(f"{size}; results in {run_dir}", markup=False)
 
 
 def _span(values: Sequence[int]) -> str:

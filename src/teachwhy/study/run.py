@@ -26,7 +26,7 @@ from teachwhy.records import CellSummary
 from teachwhy.study.outside import outside_readings
 from teachwhy.study.plan import TRAININGS, Cell, Plan, own_scenarios
 from teachwhy.study.schema import StudySpec, comparable, shipped_hash
-from teachwhy.study.worker import SPENT, Step, prepare_cell, run_cell, start_worker
+from teachwhy.study.worker import SPENT, Step, end_children, prepare_cell, run_cell, start_worker, take_messages
 
 WORKER_BYTES = 2.5 * 2**30
 """Memory kept for a worker: the built-in model takes about 2 GB while training."""
@@ -137,7 +137,8 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
     """Do all cells that are not there yet; returns the reasons of those that failed, by cell id.
 
     A cell starts when its parents are there. One failing cell fails those that build on it; the others go on. max_tokens: of all calls
-    to APIs in this folder, earlier ones too; under a cap such cells run one at a time, each with what is left.
+    to APIs in this folder, earlier ones too; under a cap such cells run one at a time, each with what is left. workers: 0 does them here,
+    one after another, where a debugger reaches them.
     """
     cells_dir = run_dir / CELLS
     unique = {cell.id: cell for cell in plan.cells}
@@ -149,7 +150,7 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     stop = _forward(queue, unique, listen)
-    pool = _Pool(context, queue, workers)
+    pool = _Pool(context, queue, workers) if workers else _Here(queue)
     running: dict[Future[float], Cell] = {}
     try:
         while waiting or running or suspects:
@@ -158,7 +159,7 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
             elif suspects:
                 ready = []
             else:
-                ready = _ready(waiting, cells_dir, failed, {cell.id for cell in running.values()})[: workers - len(running)]
+                ready = _ready(waiting, cells_dir, failed, {cell.id for cell in running.values()})[: max(1, workers) - len(running)]
             for cell in ready:
                 if max_tokens is not None and cell.source == "api" and any(one.source == "api" for one in running.values()):
                     continue
@@ -167,8 +168,7 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
                     waiting.remove(cell)
                 prepare_cell(cells_dir, cell, plan.batches.get(cell.id))
                 listen(Event("started", cell))
-                with _ctrl_c_held():
-                    running[pool.submit(run_cell, cells_dir, cell, plan.base, left)] = cell
+                running[pool.submit(run_cell, cells_dir, cell, plan.base, left)] = cell
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -193,6 +193,27 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
 ENDED = "its worker process was ended from outside, most likely for want of memory: try --workers 1, or fewer rows an update"
 
 
+class _Here:
+    """No worker: a cell is done before `submit` returns."""
+
+    def __init__(self, queue: Any) -> None:
+        take_messages(queue.put, count_cores())
+
+    def submit(self, work: Callable[..., float], *words: Any) -> Future[float]:
+        done: Future[float] = Future()
+        try:
+            done.set_result(work(*words))
+        except Exception as error:  # noqa: BLE001  # as a pool does
+            done.set_exception(error)
+        return done
+
+    def renew(self) -> None:
+        """Nothing to renew: what ends it from outside ends the command."""
+
+    def end(self) -> None:
+        end_children()
+
+
 class _Pool:
     """Worker processes. One that is killed breaks the whole pool of the library, so a new one takes its place."""
 
@@ -207,7 +228,8 @@ class _Pool:
         self._pool = self._make()
 
     def submit(self, work: Callable[..., float], *words: Any) -> Future[float]:
-        return self._pool.submit(work, *words)
+        with _ctrl_c_held():
+            return self._pool.submit(work, *words)
 
     def renew(self) -> None:
         self.end()
@@ -382,7 +404,7 @@ def write_plan(
 def estimate_seconds(run_dir: Path, plan: Plan, workers: int) -> float:
     """From measured speeds (benchmarks/): tokens of training and scored prompts still to do, over the workers."""
     seconds = [cell_seconds(plan, cell) for cell in {cell.id: cell for cell in plan.cells}.values() if not is_done(run_dir / CELLS, cell)]
-    return max(sum(seconds) / workers, max(seconds, default=0.0))
+    return max(sum(seconds) / max(1, workers), max(seconds, default=0.0))
 
 
 TRAINED_PER_SECOND = 200.0
@@ -409,7 +431,7 @@ class Clock:
     def __init__(self, plan: Plan, todo: Sequence[Cell], workers: int) -> None:
         self.costs = {cell.id: cell_seconds(plan, cell) for cell in todo}
         self.shares: dict[str, float] = {}
-        self.workers = workers
+        self.workers = max(1, workers)
         self.started = time.monotonic()
 
     def note(self, cell: Cell, share: float) -> None:

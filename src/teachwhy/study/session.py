@@ -97,7 +97,8 @@ class Session:
             self.plan = make_plan(self.spec, beside=self.beside)
             self.body = run.describe_plan(self.plan, self.beside)
         todo = [cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not run.is_done(self.run_dir / run.CELLS, cell)]
-        self.workers = workers or run.choose_workers(len(todo) or 1, local=any(cell.source == "local" for cell in todo))
+        local = any(cell.source == "local" for cell in todo)
+        self.workers = run.choose_workers(len(todo) or 1, local=local) if workers is None else workers
         self.seconds_left = run.estimate_seconds(self.run_dir, self.plan, self.workers)
         self.clock = run.Clock(self.plan, todo, self.workers)
         run.check_disk(self.run_dir, self.plan)

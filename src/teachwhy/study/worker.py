@@ -47,17 +47,15 @@ _threads = 1
 
 def start_worker(queue: Any, threads: int) -> None:
     """Set a worker process up: its threads, its messages, and its end when the parent ends in whatever way."""
-    global _send, _threads
     import multiprocessing
     from multiprocessing.connection import wait
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent, which then ends its workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _threads = threads
-    _send = queue.put
+    take_messages(queue.put, threads)
 
     def end(number: int, frame: Any) -> None:  # noqa: ARG001
-        _end_children()
+        end_children()
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)
@@ -67,13 +65,20 @@ def start_worker(queue: Any, threads: int) -> None:
 
         def watch() -> None:
             wait([sentinel])
-            _end_children()
+            end_children()
             os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _end_children() -> None:
+def take_messages(send: Callable[[Step], None], threads: int) -> None:
+    """Where the messages of this process's cells go, and how many threads they may use."""
+    global _send, _threads
+    _send, _threads = send, threads
+
+
+def end_children() -> None:
+    """End users' trainers that run for this process."""
     for group in _children:
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
@@ -297,7 +302,6 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
     task = _task(cell)
     n_samples = len(task.dataset)
     n_read = 0
-    os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
 
     def tell() -> None:
         nonlocal n_read
@@ -305,15 +309,18 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
         if n_read % 8 == 0 or n_read == n_samples:
             _send(Step(cell.id, n_read, n_samples, "scored"))
 
-    choice.listeners[:] = [tell]
     model = _model(cell, weights)
     _drop_damaged(part / "logs")
+    choice.listeners[:] = [tell]
+    os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
     try:
         done, logs = inspect_ai.eval_set(
             task, log_dir=str(part / "logs"), model=model, display="none", max_samples=n_samples, retry_attempts=0, retry_immediate=False,
             fail_on_error=False, log_format="eval", log_level="error", score_display=False,
         )  # fmt: skip
     finally:
+        choice.listeners.clear()
+        del os.environ["INSPECT_CACHE_DIR"]
         if cell.source == "local":
             model.api.close()  # a client of an API belongs to Inspect's event loop, which is gone
     if not logs or logs[0].status != "success":
