@@ -298,6 +298,14 @@ def test_holm_matches_hand_worked_case() -> None:
     assert sut.holm_adjust([None]) == (None,)
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_matches_statsmodels(p_values: list[float]) -> None:
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped,unused-ignore]
+
+    assert sut.holm_adjust(p_values) == pytest.approx(tuple(multipletests(p_values, method="holm")[1]), abs=1e-12)
+
+
 @settings(deadline=None, max_examples=30)
 @given(P_VALUES)
 def test_holm_keeps_order_and_never_lowers(p_values: list[float | None]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pydantic import Field
@@ -66,7 +66,13 @@ def read_scenarios(names: str | Sequence[str], *, beside: Path | None = None) ->
     return [found[key] for key in sorted(found)]
 
 
-def _read_file(path: Path) -> list[Scenario]:
+def _read_file(path: Path) -> tuple[Scenario, ...]:
+    about = path.stat() if path.is_file() else None
+    return _read_held(path, about and (about.st_ino, about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(maxsize=256)
+def _read_held(path: Path, stamp: tuple[int, int, int] | None) -> tuple[Scenario, ...]:  # noqa: ARG001  # a file that was changed is read anew
     value = read_yaml(path)
     if not isinstance(value, dict):
         raise UserError(
@@ -84,7 +90,7 @@ def _read_file(path: Path) -> list[Scenario]:
         scenario = parse_record(Scenario, {**shared, "plan": plan.get(str(row.get("id")), {}), **row}, where=place)
         check_slots(scenario, where=place)
         scenarios.append(scenario)
-    return scenarios
+    return tuple(scenarios)
 
 
 def _read_plan(head: ScenarioFile, path: Path) -> dict[str, dict[str, str]]:

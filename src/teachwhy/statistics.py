@@ -222,15 +222,14 @@ def holm_adjust(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     ValueError: a p outside [0, 1] or NaN. An empty family gives an empty tuple.
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6(2).
     """
-    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped,unused-ignore]
-
-    known = [p for p in p_values if p is not None]
-    if any(not 0 <= p <= 1 for p in known):
-        raise ValueError(f"a p value lies outside [0, 1]: {known}")
-    if not known:
-        return tuple(p_values)
-    adjusted = iter(multipletests(known, method="holm")[1])
-    return tuple(None if p is None else float(next(adjusted)) for p in p_values)
+    known = {place: p for place, p in enumerate(p_values) if p is not None}
+    if any(not 0 <= p <= 1 for p in known.values()):
+        raise ValueError(f"a p value lies outside [0, 1]: {list(known.values())}")
+    adjusted: list[float | None] = list(p_values)
+    highest = 0.0  # here and not by statsmodels, which collects garbage at every call: a tenth of a second with torch loaded
+    for rank, place in enumerate(sorted(known, key=known.__getitem__)):
+        highest = adjusted[place] = max(highest, min(1.0, known[place] * (len(known) - rank)))
+    return tuple(adjusted)
 
 
 def smallest_detectable(
