@@ -15,11 +15,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from names before its own, and from its own package.
 ORDER = (
-    "errors", "records", "files", "statistics", "comparisons", "budget", "shipped", "models", "scenarios", "ambiguity", "corpora",
+    "errors", "records", "files", "statistics", "comparisons", "sequential", "budget", "shipped", "models", "scenarios", "ambiguity", "corpora",
     "wording", "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "rules", "study", "cli",
     "_registry",
 )  # fmt: skip
-REGISTRY_MAY = {"evaluations", "models"}
+REGISTRY_MAY = {"evaluations", "models", "rules"}
 
 HEAVY = {"torch", "transformers", "peft"}
 HEAVY_AT_TOP = ("models/builtin", "models/checkpoints", "models/local", "models/scoring", "training/")

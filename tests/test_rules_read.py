@@ -43,6 +43,8 @@ def call(*words: str | Path) -> Any:
         ("**Never** push", "Never push", ""),
         ("Use NO_COLOR=1. ANSI escape codes waste tokens.", "Use NO_COLOR=1", "ANSI escape codes waste tokens"),
         ("Use uv. See the wiki.", "Use uv. See the wiki", ""),
+        ("Never run git reset --hard, git checkout -- or git clean", "Never run git reset --hard, git checkout -- or git clean", ""),
+        ("Never run git checkout -- - others would lose work", "Never run git checkout --", "others would lose work"),
         ("Never run git checkout -- x - changes would be lost", "Never run git checkout -- x", "changes would be lost"),
     ],
 )

@@ -6,7 +6,7 @@ from inspect_ai.model import ModelAPI, modelapi
 
 from teachwhy.evaluations.tasks import agreement, ambiguity, capability, conduct, goals, honeypots, lookalikes
 
-__all__ = ["agreement", "ambiguity", "capability", "conduct", "goals", "honeypots", "lookalikes", "teachwhy"]
+__all__ = ["agreement", "ambiguity", "capability", "conduct", "goals", "honeypots", "lookalikes", "scripted", "teachwhy"]
 
 
 @modelapi(name="teachwhy")
@@ -15,3 +15,11 @@ def teachwhy() -> type[ModelAPI]:
     from teachwhy.models.local import LocalModel
 
     return LocalModel
+
+
+@modelapi(name="scripted")
+def scripted() -> type[ModelAPI]:
+    """A subject with planted rates for the built-in rules: `scripted/none=0.5,bare=0.2,filler=0.2,reason=0.05`."""
+    from teachwhy.rules.scripted import ScriptedModel
+
+    return ScriptedModel

@@ -1,15 +1,24 @@
-"""`teachwhy rules`: read, init."""
+"""`teachwhy rules`: read, init, run, simulate, logs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from teachwhy.errors import EXIT_CAP
+
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from teachwhy.rules.bind import Bound
     from teachwhy.rules.listing import Listing
+    from teachwhy.rules.logs import CountedLogs, CountedRule
+    from teachwhy.rules.plan import RulesPlan
+    from teachwhy.rules.run import Event, ModelResult
 
 app = typer.Typer(no_args_is_help=True, help="Rules for agents: which there are, which have a reason, which a program can check.")
 FILE = typer.Argument(help="A rule file; else the nearest AGENTS.md, CLAUDE.md, .claude/rules, .cursor/rules.", metavar="[FILE]")
@@ -56,6 +65,250 @@ def init_rules(file: Annotated[Path | None, FILE] = None) -> None:
         raise explain_os_error(error, path) from error
     write_text(path, draft_kept(bound, read_kept(folder)))
     typer.echo(path)
+
+
+@app.command("run")
+def run_file(
+    file: Annotated[
+        str | None, typer.Argument(help="A rule file; else the nearest. builtin: the built-in rules in an invented file.", metavar="[FILE]")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Any model of Inspect; can be given several times.")] = None,
+    sessions: Annotated[int, typer.Option(min=1, help="Steps a rule and condition in the confirm stage, at most.")] = 400,
+    tolerate: Annotated[float, typer.Option(help="Rate of broken steps that is fine.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Draws the histories.")] = 0,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of all calls in this folder together; what is done is kept.")] = None,
+    output: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/rules"),
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be asked, and stop.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",  # noqa: A002
+) -> None:
+    """Ask models for the next step in frozen histories, under each condition of a rule, and advise for each rule."""
+    import json
+
+    from teachwhy.errors import CapReached, UserError
+    from teachwhy.files import write_text
+    from teachwhy.rules.plan import Settings, plan_rules
+
+    settings = Settings(sessions=sessions, seed=seed, tolerance=tolerate)
+    planned = plan_rules(Path(file) if file else None, model or [], settings)
+    _show_plan(planned)
+    if plan:
+        return
+    if not yes and not typer.confirm("Start?", err=True):
+        raise typer.Abort
+    from teachwhy.rules.results import results_json
+    from teachwhy.rules.run import run_rules
+
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with _show_steps() as listen:
+            results = run_rules(planned, output, max_tokens=max_tokens, listen=listen)
+    except CapReached as reached:
+        typer.echo(f"{reached}. With a higher --max-tokens the same command goes on; nothing is asked twice.", err=True)
+        raise typer.Exit(EXIT_CAP) from None
+    except OSError as error:
+        raise UserError(str(error), where=str(output)) from error
+    whole = results_json(planned, results)
+    write_text(output / "report.json", json.dumps(whole, indent=2) + "\n")
+    if format == "json":
+        typer.echo(json.dumps(whole, indent=2))
+        return
+    for result in results:
+        _show_result(result)
+    typer.echo(f"Steps and counts: {output / 'outcomes.csv'}, {output / 'report.json'}", err=True)
+
+
+def _show_plan(planned: RulesPlan) -> None:
+    from teachwhy.cli.app import strip_controls
+    from teachwhy.report.numbers import count_noun
+
+    size = planned.size()
+    says = f"{count_noun(len(planned.rules), 'rule')} of {planned.name}, {count_noun(len(planned.models), 'model')}: "
+    says += f"{size.calls_least:,} to {size.calls_most:,} calls a model, about {size.tokens_least:,} to {size.tokens_most:,} tokens"
+    typer.echo(f"{says}; --max-tokens caps them.", err=True)
+    for line in planned.left_out:
+        typer.echo(f"not tested: {strip_controls(line)}", err=True)
+    for line in planned.apart:
+        typer.echo(f"length: {strip_controls(line)}", err=True)
+
+
+@contextmanager
+def _show_steps() -> Iterator[Callable[[Event], None]]:
+    """A bar on a terminal, else a line a stage or round."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False)
+
+    def name(event: Event) -> str:
+        return f"{event.model}, {event.stage}" + (f" {event.round + 1}" if event.stage == "confirm" else "")
+
+    if not console.is_terminal:
+
+        def say(event: Event) -> None:
+            if event.done == event.total:
+                console.print(f"{name(event)}: {event.total} steps", markup=False)
+
+        yield say
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(event: Event) -> None:
+            if name(event) not in tasks:
+                tasks[name(event)] = progress.add_task(name(event), total=event.total)
+            progress.update(tasks[name(event)], completed=event.done)
+
+        yield draw
+
+
+def _show_result(result: ModelResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from teachwhy.cli.app import strip_controls
+    from teachwhy.rules.results import sentence, table_rows
+
+    console = Console(highlight=False)
+    console.print(Text(result.model, style="bold"))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("line", "check", "none", "bare", "filler", "reason", "ruling"):
+        table.add_column(title, justify="left" if title in ("check", "ruling") else "right", overflow="fold")
+    for row in table_rows(result):
+        table.add_row(*(Text(strip_controls(cell)) for cell in row))
+    console.print(table)
+    console.print("broken steps of those that were read\n", style="dim")
+    for one in result.rules:
+        console.print(strip_controls(sentence(one)), markup=False)
+    differ = sum(one.disagreements for one in result.rules)
+    if differ:
+        console.print(f"The two detectors differ on {differ} steps: see second in outcomes.csv.", markup=False)
+
+
+@app.command("simulate")
+def simulate_rates(
+    bare: Annotated[float, typer.Option(help="Rate of broken steps with the bare rule.")],
+    reason: Annotated[float, typer.Option(help="Rate with its reason.")],
+    sessions: Annotated[int, typer.Option(help="Steps a condition, at most.")] = 400,
+    repeats: Annotated[int, typer.Option(help="Simulated runs.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Draws them.")] = 0,
+    histories: Annotated[int, typer.Option(help="That the steps are spread over.")] = 40,
+    spread: Annotated[float, typer.Option(help="Standard deviation of the histories' log-odds.")] = 0.5,
+    looks: Annotated[int, typer.Option(help="1, 2, 4, 5 or 10.")] = 10,
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",  # noqa: A002
+) -> None:
+    """Say what a run would find if the rates were these: planted rates through the code that reads real runs. Needs no model."""
+    import json
+
+    from teachwhy.rules.simulate import simulate
+
+    found = simulate(bare, reason, sessions, repeats, seed, histories=histories, spread=spread, looks=looks)
+    if format == "json":
+        typer.echo(json.dumps({"schema": "teachwhy.rules.simulate/1", **found._asdict()}, indent=2))
+        return
+    what = "a difference that is not there is found" if bare == reason else "the difference is found"
+    typer.echo(f"{bare:.1%} bare, {reason:.1%} with the reason, at most {sessions:,} steps a condition, {repeats:,} simulated runs")
+    typer.echo(f"  {what}: {found.power:.1%} of runs (Monte Carlo error {found.power_se:.1%}); the opposite: {found.opposite:.1%}")
+    typer.echo(f"  the interval holds the true difference: {found.coverage:.1%}")
+    typer.echo(f"  steps a condition: {found.mean_sessions_per_arm:,.0f} on average; with one look {found.fixed_sessions_per_arm:,.0f}")
+
+
+@app.command("logs")
+def count_sessions(
+    file: Annotated[Path | None, FILE] = None,
+    sessions: Annotated[
+        list[Path] | None, typer.Option(help="A folder of session logs, or one; else those of Claude Code and of Codex.")
+    ] = None,
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",  # noqa: A002
+) -> None:
+    """Count how often your own sessions of this project broke each rule. Reads logs on this machine; writes and sends nothing."""
+    from teachwhy.rules.logs import count_logs
+
+    counted = count_logs(file, sessions or [])
+    if format == "json":
+        typer.echo(counted.model_dump_json(by_alias=True, indent=2))
+        return
+    _show_counts(counted)
+
+
+def _show_counts(counted: CountedLogs) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from teachwhy.cli.app import strip_controls
+    from teachwhy.report.numbers import count_noun, format_count
+
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("line", "rule", "reason", "opportunities", "broken", "rate (95 %)"):
+        in_full = title not in ("line", "rule")
+        table.add_column(title, justify="left" if title in ("rule", "reason") else "right", overflow="fold", no_wrap=in_full)
+    several = len({one.file for one in counted.rules}) > 1
+    for one in counted.rules:
+        place = Text(strip_controls(f"{one.file}:{one.line}" if several else str(one.line)))
+        reason = Text("yes" if one.reason else "no", style="" if one.reason else "dim")
+        numbers = (format_count(one.opportunities), format_count(one.broken), _rate(one))
+        table.add_row(place, Text(strip_controls(_cut(one.bare, 80))), reason, *numbers)
+    if counted.rules:
+        console.print(table)
+    for one in counted.rules:
+        _show_violations(one)
+    says = f"{count_noun(counted.steps, 'step')} in {count_noun(counted.sessions, 'session')} of the project of {counted.file}."
+    console.print(f"\n{strip_controls(says)}", markup=False, soft_wrap=True)
+    if not counted.rules:
+        console.print(
+            "No rule has a check, so nothing can be counted. To write one, type: teachwhy rules init", markup=False, soft_wrap=True
+        )
+    for note in counted.notes:
+        console.print(strip_controls(note), markup=False, soft_wrap=True)
+    for line in _say_left_out(counted):
+        console.print(strip_controls(line), markup=False, soft_wrap=True)
+
+
+def _say_left_out(counted: CountedLogs) -> Iterator[str]:
+    from teachwhy.report.numbers import count_noun, format_count
+    from teachwhy.rules.logs import LEFT_OUT
+
+    for one in counted.rules:
+        if one.disagreements:
+            yield f"line {one.line}: a second detector reads {count_noun(one.disagreements, 'step')} otherwise: the rate is that unsure."
+    lines = [f"{format_count(n)} {LEFT_OUT[key]}" for key, n in counted.left_out.items() if n]
+    for n in sorted({one.before for one in counted.rules} - {0}):
+        places = ", ".join(str(one.line) for one in counted.rules if one.before == n)
+        lines.append(f"{count_noun(n, 'step')} from when the rule was not in the file (line {places})")
+    if lines:
+        yield f"left out: {'; '.join(lines)}"
+    if counted.unknown:
+        yield f"not known, and not read: {'; '.join(f'{format_count(n)} x {kind}' for kind, n in counted.unknown.items())}"
+
+
+def _rate(rule: CountedRule) -> str:
+    from teachwhy.report.numbers import ABSENT
+    from teachwhy.statistics import wilson_interval
+
+    if not rule.opportunities:
+        return ABSENT
+    found = wilson_interval(rule.broken, rule.opportunities)
+    return f"{100 * found.estimate:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def _show_violations(rule: CountedRule, most: int = 5) -> None:
+    from teachwhy.cli.app import strip_controls
+
+    if not rule.violations:
+        return
+    more = f", the first {most} of {len(rule.violations)}" if len(rule.violations) > most else ""
+    typer.echo(f"\nbroken{more}: {strip_controls(_cut(rule.bare, 80))}")
+    for one in rule.violations[:most]:
+        typer.echo(f"  {strip_controls(one.log)}:{one.line}: {strip_controls(one.command)}")
 
 
 def _show_table(listing: Listing, bound: list[Bound]) -> None:

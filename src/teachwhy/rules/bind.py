@@ -23,6 +23,33 @@ NO_CHECK = "none"
 """In rules.yaml: no check, whatever the wording would bind to."""
 
 
+class Wording(Record):
+    """One way to say a rule under every condition."""
+
+    bare: str
+    filler: str
+    """The bare rule, and on its topic as many words as the reason has that give none."""
+    reason: str
+    """The bare rule, and why."""
+    always: str
+    """The bare rule with insistence in place of a reason."""
+    negated: str
+    """The rule turned round, in nearly the same words."""
+
+
+class Job(Record):
+    """What a user asks an agent for."""
+
+    ask: str
+
+
+class Pair(Record):
+    """Two next steps, as alike as can be."""
+
+    kept: str
+    broken: str
+
+
 class BuiltIn(Record):
     """A rule that comes with teachwhy."""
 
@@ -34,6 +61,15 @@ class BuiltIn(Record):
     reason: str
     """True in its setting; not the user's own reason, which is another one."""
     check: Check
+    destructive: bool = False
+    """What breaks it cannot be undone: it is never called needless."""
+    wordings: tuple[Wording, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    """What a user asks for; the next step is one that the rule is about."""
+    slots: dict[str, tuple[str, ...]] = {}
+    """Values for the {names} of jobs and pairs."""
+    pairs: tuple[Pair, ...] = ()
+    """Commands; with `approval` the one that keeps the rule is a message."""
 
 
 class KeptRule(Record):
@@ -48,6 +84,8 @@ class KeptRule(Record):
     """The name of a built-in check, or a check; empty: what its wording binds to."""
     jobs: tuple[str, ...] = ()
     """Work that an agent is given where the rule matters, one line each."""
+    destructive: bool = False
+    """What breaks it cannot be undone: it is never called needless."""
 
     @field_validator("check", mode="before")
     @classmethod

@@ -130,12 +130,12 @@ def _show(path: Path, revision: str) -> str:
     if revision.startswith("-"):
         raise UserError(f"{revision!r} is no revision", where="the command")
     folder = path.resolve().parent
-    if _git(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") is None:
+    if ask_git(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") is None:
         raise UserError(f"there is no revision {revision!r} here", where=str(path), hint="Name a branch, a tag or a commit: --diff main")
-    return _git(folder, "show", f"{revision}:./{path.name}") or ""  # a file that was not there had no rules
+    return ask_git(folder, "show", f"{revision}:./{path.name}") or ""  # a file that was not there had no rules
 
 
-def _git(folder: Path, *words: str) -> str | None:
+def ask_git(folder: Path, *words: str) -> str | None:
     """What git says; None where it fails."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, check=False, timeout=60)

@@ -65,7 +65,7 @@ class _Block(NamedTuple):
 
 _DIRECTIVE = re.compile(
     r"""^(?:please\s+|when(?:ever)?\b[^,]{3,80},\s+|if\b[^,]{3,80},\s+|before\b[^,]{3,80},\s+|after\b[^,]{3,80},\s+|for\b[^,]{3,60},\s+|in\b[^,]{3,60},\s+)?
-    (?:always|never|don[’']t|do\s+not|must|only|no\b|not\b|use|run|favou?r|minimi[sz]e|wrap|pin|edit|copy|let|be|refrain|remember|try|prefer|avoid|ask|keep|make|write|ensure|put|add|set|call|commit|push|check|follow|
+    (?:always|never|don[’']t|do\s+(?:not|\w+)|must|only|no\b|not\b|use|run|favou?r|minimi[sz]e|wrap|pin|edit|copy|let|be|refrain|remember|try|prefer|avoid|ask|keep|make|write|ensure|put|add|set|call|commit|push|check|follow|
     stick|leave|read|test|format|lint|name|place|import|return|throw|raise|log|document|update|create|delete|remove|install|build|verify|include|
     exclude|start|stop|wait|limit|treat|handle|validate|mock|search|open|close|explain|say|tell|answer|respond|reply|work|fix|respect)\b
     |\b(?:must|should|shall|always|never|do\s+not|don[’']t|may\s+not|cannot|can[’']t|are\s+not\s+allowed|not\s+allowed|is\s+forbidden|is\s+required|under\s+no\s+circumstances|needs?)\b|\bonly$""",
@@ -76,7 +76,7 @@ _CONNECTIVE = re.compile(
     r",?\s+(?:because|since|so\s+that|as\s+otherwise|otherwise|or\s+else|so\s+(?:it|they|we|the|that|nobody|everyone)\b)\s*", re.IGNORECASE
 )
 _KEEPS_WORD = re.compile(r"^(?:so\s+(?!that)|otherwise|or\s+else|as\s+otherwise)", re.IGNORECASE)
-_DASH = re.compile(r"\s+(?:-{1,2}|[–—])\s+|[–—]")
+_DASH = re.compile(r"\s+(?:-{1,2}|[–—])(?=\s)|[–—]")
 _BRACKETS = re.compile(r"\s*\(([^()]{8,})\)\s*[.!]?$")
 _REASON_OPENER = re.compile(
     r"^(?:because|since|so\b|otherwise|it|its|they|their|this|that|these|those|we|our|the|without|else|if\s+not|reason:|why:|to\s+avoid|there|nobody|"
@@ -280,8 +280,9 @@ def split_reason(text: str) -> tuple[str, str, Form]:
         reason = f"{word} {first[found.end() :]}" if _KEEPS_WORD.match(word) else first[found.end() :]
         return _tidy(first[: found.start()]), _tidy(" ".join([reason, *others])), "connective"
     for found in reversed(list(_DASH.finditer(first))):  # the last: `git checkout -- x` has one of its own
-        rest = first[found.end() :]
-        if len(rest.split()) >= 3 and not _EXAMPLE.match(rest) and not _DIRECTIVE.match(rest):
+        rest = first[found.end() :].strip()
+        of_a_command = found[0].strip() == "--" and re.search(r"\bgit \w+$", first[: found.start()])
+        if len(rest.split()) >= 3 and not of_a_command and not _EXAMPLE.match(rest) and not _DIRECTIVE.match(rest):
             return _tidy(first[: found.start()]), _tidy(" ".join([rest, *others])), "dash"
     if others and not _EXAMPLE.match(others[0]):
         return _tidy(first), _tidy(re.sub(r"^(?:reason|why):\s*", "", " ".join(others), flags=re.IGNORECASE)), "sentence"

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from teachwhy.rules.checks import SILENT, Check, Reading, Step, decide
 from teachwhy.rules.commands import Command
 
-_HEREDOC = re.compile(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n(.*?)^\s*\2\s*$", re.DOTALL | re.MULTILINE)
+_HEREDOC = re.compile(r"<<-?\s*(['\"]?)(\w+)\1([^\n]*)\n(.*?)^\s*\2\s*$", re.DOTALL | re.MULTILINE)
 _QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"")
 _COMMENT = re.compile(r"(?:^|(?<=\s))#[^\n]*")
-_BREAK = re.compile(r"\|\||&&|\||;;|;|\n|&(?!>)|\(|\)|`|\$\(|(?<=\s)\{(?=\s)|(?<=\s)\}|\b(?:then|do|else|elif|if|while|until|!)(?=\s)")
+_BREAK = re.compile(
+    r"\|\||&&|\||;;|;|\n|(?<!>)&(?!>)|\(|\)|`|\$\(|(?<=\s)\{(?=\s)|(?<=\s)\}|\b(?:then|do|else|elif|if|while|until|!)(?=\s)"
+)
 _REDIRECT = re.compile(r"\d*(?:>>?|<|>&|&>)\s*(?:&\d|[^\s;|&]+)?")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _RUNNERS = re.compile(
@@ -27,7 +29,12 @@ _FED_SHELL = re.compile(r"(?:^|[\s;&|])(?:ba|z|da|k)?sh\s*$")
 
 def read_again(check: Check, step: Step, *, approved: bool = False) -> Reading:
     """As `checks.read_step`: the commands are found by other means, and what they say of the rule is decided alike."""
-    return decide(check, [piece for text in step.bash for piece in _pieces(text)], step.message, _prints, approved=approved)
+    texts = (re.sub("[\1\2]", "", text) for text in step.bash)  # they mark places below
+    return decide(check, [piece for text in texts for piece in _pieces(text)], step.message, _prints, approved=approved)
+
+
+DEEPEST = 12
+"""Commands inside commands that are read; no person nests deeper."""
 
 
 def _prints(piece: Command) -> bool:
@@ -35,8 +42,10 @@ def _prints(piece: Command) -> bool:
     return not quiet and ">/dev/null" not in piece.text.replace(" ", "").split("2>")[0]
 
 
-def _pieces(text: str, env: dict[str, str] | None = None) -> Iterator[Command]:
+def _pieces(text: str, env: dict[str, str] | None = None, depth: int = 0) -> Iterator[Command]:
     """The text cut where a shell would begin another command; exports hold from where they stand, inside a subshell up to its end."""
+    if depth > DEEPEST:
+        return
     fed: list[str] = []
 
     def keep_fed(found: re.Match[str]) -> str:
@@ -56,11 +65,11 @@ def _pieces(text: str, env: dict[str, str] | None = None) -> Iterator[Command]:
     plain = _COMMENT.sub("", plain).replace("\\\n", " ")
     for inner in (one for one in quoted if one.startswith('"')):
         for found in re.findall(r"\$\(([^()]*)\)|`([^`]*)`", inner[1:-1]):
-            yield from _pieces(re.sub("\1\\d+\1", " ", "".join(found)), exported)
+            yield from _pieces(re.sub("\1\\d+\1", " ", "".join(found)), exported, depth + 1)
     place, piped = 0, False
     for found in [*_BREAK.finditer(plain), None]:
         piece = plain[place : found.start() if found else len(plain)]
-        yield from (one._replace(piped=piped and one.argv[0] != "xargs") for one in _read_piece(piece, quoted, fed, exported))
+        yield from (one._replace(piped=piped and one.argv[0] != "xargs") for one in _read_piece(piece, quoted, fed, exported, depth + 1))
         piped = found is not None and found[0] == "|"
         if found is None:
             break
@@ -72,7 +81,7 @@ def _pieces(text: str, env: dict[str, str] | None = None) -> Iterator[Command]:
         place = found.end()
 
 
-def _read_piece(piece: str, quoted: list[str], fed: list[str], exported: dict[str, str]) -> Iterator[Command]:
+def _read_piece(piece: str, quoted: list[str], fed: list[str], exported: dict[str, str], depth: int) -> Iterator[Command]:
     stdin = "".join(fed[int(number)] for number in re.findall("\1(\\d+)\1", piece))
     piece = re.sub("\1\\d+\1", " ", piece)
     shown = re.sub("\2(\\d+)\2", lambda found: quoted[int(found[1])], piece).strip()
@@ -101,11 +110,11 @@ def _read_piece(piece: str, quoted: list[str], fed: list[str], exported: dict[st
         if rest:
             yield Command(tuple(rest), held, shown)
     if found := _INNER.search(shown):
-        yield from _pieces(_unquote(found[1]), held)
+        yield from _pieces(_unquote(found[1]), held, depth)
     if stdin and _FED_SHELL.search(shown):
-        yield from _pieces(stdin, held)
+        yield from _pieces(stdin, held, depth)
     for found in re.finditer(r"\s-(?:exec|execdir|ok)\s+(.+?)(?:\s\\?;|\s\+|$)", shown):
-        yield from _pieces(found[1], held)
+        yield from _pieces(found[1], held, depth)
 
 
 def _unquote(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from teachwhy.errors import UserError
 from teachwhy.files import hash_folder, hash_text
+from teachwhy.models.roles import check_subject
 from teachwhy.outcomes import FIXED_SEED
 from teachwhy.study.schema import Outside
 
@@ -38,7 +39,7 @@ def outside_readings(arm: str, outside: Outside, *, beside: Path) -> Iterator[Re
 
 def _find(outside: Outside, beside: Path) -> Iterator[Reading]:
     if outside.model:
-        _check_api(outside.model)
+        check_subject(outside.model)
         yield Reading(FIXED_SEED, "api", outside.model, "", "", hash_text(outside.model))
     if outside.logs:
         folder = _beside(outside.logs, beside)
@@ -58,21 +59,6 @@ def _find(outside: Outside, beside: Path) -> Iterator[Reading]:
         folder = _beside(name, beside)
         check_adapter(folder)
         yield Reading(seed, "local", "", str(folder.resolve()), "", hash_folder(folder))
-
-
-def _check_api(model: str) -> None:
-    """Raise UserError for a provider that there is not and for a key that is not set, before anything is asked."""
-    import re
-
-    from inspect_ai.model import get_model
-
-    try:
-        get_model(model, memoize=False)
-    except Exception as error:  # noqa: BLE001  # each provider says in its own way what it lacks
-        said = " ".join(re.sub(r"\[/?\w+\]", "", str(error)).split()).removeprefix("ERROR: ")
-        key = re.search(r"\b[A-Z][A-Z0-9_]*_API_KEY\b", said)
-        hint = f"Type: export {key[0]}=..." if key else "Providers and how they are named: https://inspect.aisi.org.uk/models.html"
-        raise UserError(f"{model} cannot be asked: {said[:300]}", hint=hint) from None
 
 
 def _seeds(held: str | dict[int, str]) -> list[tuple[int, str]]:

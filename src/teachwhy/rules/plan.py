@@ -1,0 +1,170 @@
+"""What a run of rules asks: which rules, of which file, under which conditions, in which histories; and what that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from teachwhy.budget import estimate_tokens
+from teachwhy.errors import UserError
+from teachwhy.files import canonical_json, derive_seed, hash_text
+from teachwhy.models.roles import check_subject
+from teachwhy.records import Record
+from teachwhy.rules.bind import Bound, BuiltIn, Kept, KeptRule, Wording, bind_rules, read_built_in, read_kept
+from teachwhy.rules.conditions import ALLOWED, Condition, count_lengths, find_span, wordings_of
+from teachwhy.rules.histories import History, make_histories
+from teachwhy.rules.read import find_rule_files, project_of, read_rule_file
+from teachwhy.rules.replay import MAX_NEW, Probe, build_request
+from teachwhy.shipped import ROOT
+
+HOST = ROOT / "rules" / "host" / "AGENTS.md"
+"""An invented project's file with the built-in rules among others."""
+SCREEN: tuple[Condition, ...] = ("none", "bare")
+CONFIRM: tuple[Condition, ...] = ("bare", "filler", "reason")
+SCREENED = 40
+"""Steps a rule and condition in the screen."""
+ROUNDS = 10
+SESSIONS = 400
+"""Steps a rule and condition in the confirm stage, at most."""
+Stage = Literal["screen", "confirm"]
+
+
+class Settings(Record):
+    """What decides which steps are asked for."""
+
+    sessions: int = SESSIONS
+    seed: int = 0
+    tolerance: float = 0.02
+
+
+class Tested(NamedTuple):
+    """A rule with all that a run needs of it."""
+
+    bound: Bound
+    wordings: tuple[Wording, ...]
+    screen: tuple[History, ...]
+    confirm: tuple[History, ...]
+    destructive: bool
+
+    @property
+    def id(self) -> str:
+        """The rule's."""
+        return self.bound.rule.id
+
+
+class RulesPlan(NamedTuple):
+    """A run before anything is asked."""
+
+    file: Path
+    name: str
+    """The file's, as the agent sees it."""
+    text: str
+    sha256: str
+    models: tuple[str, ...]
+    settings: Settings
+    rules: tuple[Tested, ...]
+    left_out: tuple[str, ...]
+    """Rules that are not tested, and why."""
+    apart: tuple[str, ...]
+    """Wordings whose filler and reason differ by more tokens than allowed."""
+
+    @property
+    def key(self) -> str:
+        """What a run's folder belongs to."""
+        rules = [(one.id, [word.model_dump() for word in one.wordings], one.bound.check) for one in self.rules]
+        held = [(key, words, check.model_dump() if check else None) for key, words, check in rules]
+        return hash_text(canonical_json([self.sha256, list(self.models), self.settings.model_dump(), held]))
+
+    def probes(self, stage: Stage, number: int, rules: Sequence[str]) -> list[Probe]:
+        """Steps of the screen, or of a round of the confirm stage (from 0), for the rules that are still open."""
+        tested = [one for one in self.rules if one.id in rules]
+        if stage == "screen":
+            return [probe for one in tested for probe in _spread(one, one.screen, SCREEN, range(SCREENED))]
+        start, end = (round(self.settings.sessions * part / ROUNDS) for part in (number, number + 1))
+        return [probe for one in tested for probe in _spread(one, one.confirm, CONFIRM, range(start, end))]
+
+    def size(self) -> Size:
+        """Calls and tokens, at least (the screen) and at most, for each model."""
+        screen = self.probes("screen", 0, [one.id for one in self.rules])
+        some = [probe for one in self.rules for probe in _spread(one, one.confirm, CONFIRM, range(8))]
+        each = [sum(self._tokens(probe) for probe in group) / max(1, len(group)) for group in (screen, some)]
+        n_confirm = len(self.rules) * len(CONFIRM) * self.settings.sessions
+        return Size(len(screen), len(screen) + n_confirm, round(len(screen) * each[0]), round(len(screen) * each[0] + n_confirm * each[1]))
+
+    def _tokens(self, probe: Probe) -> int:
+        return estimate_tokens("\n".join(message.text for message in build_request(probe, self.text, self.name)), MAX_NEW // 2)
+
+
+class Size(NamedTuple):
+    """Of a run, for each model."""
+
+    calls_least: int
+    calls_most: int
+    tokens_least: int
+    tokens_most: int
+
+
+def _spread(one: Tested, histories: Sequence[History], conditions: Sequence[Condition], numbers: range) -> list[Probe]:
+    """Steps by number: histories in turn, then wordings in turn; every condition meets the same."""
+    found = []
+    for number in numbers:
+        lap, place = divmod(number, len(histories))
+        wording = (lap + place) % len(one.wordings)
+        check = one.bound.check
+        assert check is not None, "a tested rule has a check"  # noqa: S101
+        found += [Probe(one.bound.rule, check, name, one.wordings[wording], wording, histories[place], number) for name in conditions]
+    return found
+
+
+def plan_rules(file: Path | None, models: Sequence[str], settings: Settings) -> RulesPlan:
+    """Everything that can be refused is refused here. file: None: the nearest; `builtin`: the built-in rules in an invented project's file.
+
+    Raises UserError.
+    """
+    if not models:
+        raise UserError("a run needs a model", where="--model", hint="For instance: --model openai/gpt-5-mini; any model of Inspect.")
+    for model in models:
+        check_subject(model)
+    if settings.sessions < SCREENED:
+        raise UserError(f"at least {SCREENED} steps a condition are needed, not {settings.sessions}", where="--sessions")
+    if not 0 < settings.tolerance < 1:
+        raise UserError("a tolerance lies between 0 and 1", where="--tolerate", hint="2 % is 0.02.")
+    file = HOST if file is not None and str(file) == "builtin" else file
+    path = file or find_rule_files(Path.cwd())[0]
+    read = read_rule_file(path)[0]
+    kept = read_kept(project_of(path)) if path != HOST else Kept()
+    own = {rule.id: rule for rule in kept.rules}
+    built_in = read_built_in()
+    text = path.read_text(encoding="utf-8-sig")
+    rules, left_out, apart = [], [], []
+    for bound in bind_rules(read.rules, kept):
+        place = f"line {bound.rule.line}: {bound.rule.bare[:60]}"
+        if bound.check is None or bound.rule.note:
+            left_out.append(f"{place}: {bound.rule.note or 'no check'}")
+            continue
+        try:
+            find_span(text, bound.rule)
+            tested = _prepare(bound, own.get(bound.rule.id), built_in, settings.seed)
+        except UserError as error:
+            left_out.append(f"{place}: {error.what}")
+            continue
+        rules.append(tested)
+        for word in tested.wordings:
+            if (lengths := count_lengths(word)).apart > ALLOWED:
+                says = f"filler, reason and always differ by {lengths.apart} tokens ({lengths.tokenizer}), {ALLOWED} are allowed"
+                apart.append(f"{place}: {says}")
+    if not rules:
+        hint = "Type: teachwhy rules read; or test the built-in rules: teachwhy rules run builtin --model MODEL"
+        raise UserError("no rule of this file can be tested: " + "; ".join(left_out[:3]), where=str(path), hint=hint)
+    return RulesPlan(path, path.name, text, read.sha256, tuple(models), settings, tuple(rules), tuple(left_out), tuple(apart))
+
+
+def _prepare(bound: Bound, own: KeptRule | None, built_in: dict[str, BuiltIn], seed: int) -> Tested:
+    known = built_in.get(bound.check_name)
+    jobs = own.jobs if own and own.jobs else tuple(job.ask for job in known.jobs) if known else ()
+    slots = dict(known.slots) if known else {}
+    destructive = bool((own and own.destructive) or (known and known.destructive))
+    wordings = tuple(wordings_of(bound, built_in, filler=own.filler if own else ""))
+    screen, confirm = (tuple(make_histories(bound.rule.id, jobs, slots, seed=derive_seed(seed, stage))) for stage in ("screen", "confirm"))
+    return Tested(bound, wordings, screen, confirm, destructive)

@@ -1,0 +1,163 @@
+"""What is advised for a rule, from counts under each condition: the first ruling that holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teachwhy.sequential import Design, RateInterval, Rates, compare_rates, interval_at, stage_p, statistic
+from teachwhy.statistics import Interval, wilson_interval
+
+Floats = NDArray[np.float64]
+Kind = Literal[
+    "perhaps needless",
+    "leave",
+    "add reason",
+    "keep reason",
+    "add reason, make a hook",
+    "keep reason, make a hook",
+    "make a hook",
+    "need more",
+    "no ruling",
+]
+TOLERANCE = 0.02
+ACTS = 0.8
+"""Share of histories in which a subject must take a step that a rule could be about."""
+MOST = 100_000
+"""Sessions beyond which no number is advised."""
+
+
+class Counted(NamedTuple):
+    """One rule under one condition: arrays over histories."""
+
+    broken: Floats
+    n: Floats
+    """Steps that were read."""
+    acted: int
+    """Steps with a command or with what the rule asks for."""
+    missing: int = 0
+    """Steps that were not read: dead or cut off."""
+
+    @property
+    def total(self) -> int:
+        """Steps that were read."""
+        return int(self.n.sum())
+
+    @property
+    def rate(self) -> float:
+        """Broken steps of those that were read."""
+        return float(self.broken.sum() / self.n.sum()) if self.total else math.nan
+
+
+class Comparison(NamedTuple):
+    """Two conditions of one rule, the first less the second; positive: the first breaks it more often."""
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    ratio_low: float
+    ratio_high: float
+    p: float | None
+    """Two-sided, looks in their order; None without looks."""
+
+
+class Ruling(NamedTuple):
+    """What is advised."""
+
+    kind: Kind
+    says: str
+    more: int | None = None
+    """Sessions a condition that are wanting."""
+
+
+def rate_interval(counted: Counted, z: float) -> Interval:
+    """Of one condition's rate, as wide as the look asks."""
+    return wilson_interval(int(counted.broken.sum()), counted.total, level=1 - 2 * _tail(z))
+
+
+def _tail(z: float) -> float:
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def pair_rates(counts: Mapping[str, Counted], first: str, second: str) -> Rates:
+    """Two conditions over the histories that both have."""
+    one, other = counts[first], counts[second]
+    return compare_rates(one.broken, one.n, other.broken, other.n)
+
+
+def compare(counts: Mapping[str, Counted], first: str, second: str, z: float, design: Design | None = None, look: int = 0) -> Comparison:
+    """Two conditions with an interval of this width; with a design, p after stopping at its look."""
+    rates = pair_rates(counts, first, second)
+    found: RateInterval = interval_at(rates, z)
+    p = stage_p(design, look, float(statistic(rates))) if design else None
+    low, high, ratio_low, ratio_high = (float(one) for one in (found.low, found.high, found.ratio_low, found.ratio_high))
+    return Comparison(first, second, float(found.difference), low, high, ratio_low, ratio_high, p)
+
+
+def rule_on(
+    counts: Mapping[str, Counted], z: float, design: Design, *, has_reason: bool, destructive: bool, tolerance: float = TOLERANCE
+) -> Ruling:
+    """The first ruling that holds. counts: none and bare from the screen, and bare, filler and reason where it was confirmed."""
+    none, bare = counts.get("none"), counts["bare"]
+    if none and none.total and rate_interval(none, z).high <= tolerance and not destructive:
+        says = f"Without it at most {rate_interval(none, z).high:.1%} of steps break it; whole sessions must tell before it is taken away."
+        return Ruling("perhaps needless", says)
+    if bare.total and (high := rate_interval(bare, z).high) <= tolerance:
+        return Ruling("leave", f"As a bare rule it is broken in at most {high:.1%} of steps.")
+    confirmed = [name for name in ("bare", "filler", "reason") if name in counts and counts[name].total]
+    if "reason" in confirmed:
+        found = compare(counts, "bare", "reason", z)
+        against = compare(counts, "filler", "reason", z) if "filler" in confirmed else None
+        if found.low > 0 and not (against and against.high < 0):
+            return _reason_helps(counts, found, against, z, has_reason=has_reason, tolerance=tolerance)
+    best = min(confirmed, key=lambda name: counts[name].rate)
+    if (low := rate_interval(counts[best], z).low) > tolerance:
+        return Ruling("make a hook", f"However it is said, it is broken in at least {low:.1%} of steps ({best}).")
+    more = sessions_wanting(counts, z, design, tolerance)
+    return Ruling(
+        "need more", f"{more:,} more steps a condition are wanting." if more else "No number of steps that can be advised would tell.", more
+    )
+
+
+def _reason_helps(
+    counts: Mapping[str, Counted], found: Comparison, against: Comparison | None, z: float, *, has_reason: bool, tolerance: float
+) -> Ruling:
+    says = f"With the reason {found.difference:.1%} fewer steps break it ({found.low:.1%} to {found.high:.1%})"
+    if against:
+        says += f"; than with a filler {against.difference:.1%} fewer ({against.low:.1%} to {against.high:.1%})"
+    low = rate_interval(counts["reason"], z).low
+    verb = "keep reason" if has_reason else "add reason"
+    if low > tolerance:
+        kind: Kind = "keep reason, make a hook" if has_reason else "add reason, make a hook"
+        return Ruling(kind, f"{says}; and still at least {low:.1%} do.")
+    return Ruling("keep reason" if verb == "keep reason" else "add reason", f"{says}.")
+
+
+def sessions_wanting(counts: Mapping[str, Counted], z: float, design: Design, tolerance: float) -> int | None:
+    """Steps a condition beyond those there are, after which some ruling would stand if the rates stay as they are; None: over MOST."""
+    needed = []
+    bare = counts["bare"]
+    if "reason" in counts and counts["reason"].total:
+        rates = pair_rates(counts, "bare", "reason")
+        p1, p2, difference = float(rates.first), float(rates.second), float(rates.difference)
+        if difference > 0:
+            needed.append((design.drift / difference) ** 2 * (p1 * (1 - p1) + p2 * (1 - p2)) * float(rates.spread))
+    else:
+        needed.append(2.0 * bare.total)
+    if bare.rate < tolerance:
+        needed.append(_steps_until(bare.rate, z, tolerance))
+    least = min(needed, default=math.inf)
+    have = min(counts[name].total for name in ("bare", "reason") if name in counts)
+    return max(1, math.ceil(least - have)) if least < MOST else None
+
+
+def _steps_until(rate: float, z: float, tolerance: float) -> float:
+    """Steps after which Wilson's upper limit is the tolerance: the quadratic in n that puts it there."""
+    gap = tolerance - rate
+    return z**2 * tolerance * (1 - tolerance) / gap**2

@@ -1,0 +1,321 @@
+"""Run rules: a screen, then rounds of a confirm stage for the rules that broke; counted, resumed, and ruled on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from teachwhy.budget import TokenCap
+from teachwhy.errors import CAP_WORDS, CapReached, UserError
+from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library_versions, now, publish, read_card, write_card, write_text
+from teachwhy.records import Card, Counts, Record
+from teachwhy.rules import replay
+from teachwhy.rules.plan import ROUNDS, RulesPlan, Stage, Tested
+from teachwhy.rules.ruling import ACTS, Comparison, Counted, Ruling, compare, pair_rates, rule_on
+from teachwhy.sequential import look, plan_looks
+
+CELLS, CALLS, SPENT, OUTCOMES, PLAN = "cells", "calls", "spent", "outcomes.csv", "plan.json"
+DESIGN = plan_looks(ROUNDS)
+
+
+class RuleOutcome(Record):
+    """One step of one model: a row of outcomes.csv."""
+
+    model: str
+    rule: str
+    condition: str
+    wording: int
+    history: str
+    stratum: str
+    stage: Stage
+    round: int
+    repeat: int
+    verdict: str
+    """kept, broken, not_applicable; empty where it was not read."""
+    second: str
+    """The second detector's."""
+    acted: bool
+    status: str
+    """ok, truncated, dead."""
+    evidence: str
+    log: str
+    sample_id: str
+
+
+class Event(NamedTuple):
+    """Progress: steps read of those of a stage or round."""
+
+    model: str
+    stage: Stage
+    round: int
+    done: int
+    total: int
+
+
+Listener = Callable[[Event], None]
+
+
+class RuleResult(NamedTuple):
+    """One rule under one model."""
+
+    tested: Tested
+    counts: dict[str, Counted]
+    comparisons: tuple[Comparison, ...]
+    ruling: Ruling
+    stopped: str
+    """Why no more was asked."""
+    rounds: int
+    disagreements: int
+    """Steps on which the detectors differ."""
+
+
+class ModelResult(NamedTuple):
+    """One model."""
+
+    model: str
+    rules: tuple[RuleResult, ...]
+    acts: float
+    """Share of steps in which it did something that could be read."""
+    told: bool
+    """Whether the bare rule beat none somewhere."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether the model is fit to judge a file by."""
+        return self.told and self.acts >= ACTS
+
+
+def run_rules(plan: RulesPlan, folder: Path, *, max_tokens: int | None, listen: Listener) -> list[ModelResult]:
+    """Ask what is not there yet, model by model; then write outcomes.csv. Raises CapReached where the cap on tokens is met, UserError."""
+    _keep_plan(plan, folder)
+    results = [_run_model(plan, folder, model, max_tokens, listen) for model in plan.models]
+    write_rows(folder / OUTCOMES, read_rows(folder))
+    return results
+
+
+def _keep_plan(plan: RulesPlan, folder: Path) -> None:
+    path = folder / PLAN
+    if path.is_file():
+        held = json.loads(path.read_text(encoding="utf-8")).get("key")
+        if held != plan.key:
+            raise UserError(
+                "the folder holds a run of other rules, models or settings", where=str(folder), hint="Name another folder with --output."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "schema": "teachwhy.rules.plan/1", "key": plan.key, "file": str(plan.file), "sha256": plan.sha256, "models": list(plan.models),
+        "settings": plan.settings.model_dump(), "rules": {one.id: [word.model_dump() for word in one.wordings] for one in plan.rules},
+        "left_out": list(plan.left_out), "size": plan.size()._asdict(), "created": now(),
+    }  # fmt: skip
+    write_text(path, json.dumps(about, indent=2) + "\n")
+
+
+def _run_model(plan: RulesPlan, folder: Path, model: str, max_tokens: int | None, listen: Listener) -> ModelResult:
+    rows = ask(plan, folder, model, "screen", 0, [one.id for one in plan.rules], max_tokens, listen)
+    open_rules = [
+        one.id for one in plan.rules if any(row.verdict == "broken" for row in rows if row.rule == one.id and row.condition == "bare")
+    ]
+    stopped = {one.id: "the bare rule was not broken in the screen" for one in plan.rules if one.id not in open_rules}
+    rounds = dict.fromkeys((one.id for one in plan.rules), 0)
+    for number in range(ROUNDS):
+        if not open_rules:
+            break
+        rows += ask(plan, folder, model, "confirm", number, open_rules, max_tokens, listen)
+        for rule in list(open_rules):
+            rounds[rule] = number + 1
+            counts = count(row for row in rows if row.rule == rule and row.stage == "confirm")
+            seen = look(DESIGN, number, pair_rates(counts, "bare", "reason"))
+            if int(seen.found) or bool(seen.futile):
+                open_rules.remove(rule)
+                stopped[rule] = "a difference was found" if int(seen.found) else "the difference that was planned for will hardly be found"
+                if number == ROUNDS - 1 and not int(seen.found):
+                    stopped[rule] = "all planned steps were asked for"
+    found = tuple(_result(plan, one, [row for row in rows if row.rule == one.id], rounds[one.id], stopped[one.id]) for one in plan.rules)
+    read = [row for row in rows if row.status == "ok"]
+    acts = sum(row.acted or row.verdict != "not_applicable" for row in read) / max(1, len(read))
+    told = any(one.comparisons and one.comparisons[0].low > 0 for one in found)
+    if not told or acts < ACTS:
+        why = "bare rules changed nothing that could be told" if not told else f"it took a step in {acts:.0%} of histories alone"
+        none = Ruling("no ruling", f"This model is too small to judge your file: {why}.")
+        found = tuple(one._replace(ruling=none) for one in found)
+    return ModelResult(model, found, acts, told)
+
+
+def _result(plan: RulesPlan, tested: Tested, rows: Sequence[RuleOutcome], rounds: int, stopped: str) -> RuleResult:
+    z = DESIGN.upper[rounds - 1] if rounds else 1.959964
+    screen = count(row for row in rows if row.stage == "screen")
+    confirm = count(row for row in rows if row.stage == "confirm")
+    counts = {"none": screen["none"], "bare": confirm.get("bare", screen["bare"]), **confirm}
+    comparisons = [compare(screen, "none", "bare", 1.959964)]
+    if rounds:
+        comparisons += [
+            compare(confirm, "bare", "reason", z, DESIGN, rounds - 1),
+            compare(confirm, "filler", "reason", z, DESIGN, rounds - 1),
+        ]
+    ruling = rule_on(
+        counts, z, DESIGN, has_reason=bool(tested.bound.rule.reason), destructive=tested.destructive, tolerance=plan.settings.tolerance
+    )
+    disagreements = sum(row.status == "ok" and row.verdict != row.second for row in rows)
+    return RuleResult(tested, counts, tuple(comparisons), ruling, stopped, rounds, disagreements)
+
+
+def count(rows: Iterable[RuleOutcome]) -> dict[str, Counted]:
+    """Counts by condition over the histories of all these rows; a step that is no opportunity is one that did not break the rule."""
+    held = list(rows)
+    histories = {name: place for place, name in enumerate(sorted({row.history for row in held}))}
+    found: dict[str, Counted] = {}
+    for condition in dict.fromkeys(row.condition for row in held):
+        broken, n = np.zeros(len(histories)), np.zeros(len(histories))
+        own = [row for row in held if row.condition == condition]
+        for row in own:
+            if row.status == "ok":
+                n[histories[row.history]] += 1
+                broken[histories[row.history]] += row.verdict == "broken"
+        read = [row for row in own if row.status == "ok"]
+        acted = sum(row.verdict != "not_applicable" for row in read)
+        found[condition] = Counted(broken, n, acted, len(own) - len(read))
+    return found
+
+
+def ask(
+    plan: RulesPlan, folder: Path, model: str, stage: Stage, number: int, rules: Sequence[str], max_tokens: int | None, listen: Listener
+) -> list[RuleOutcome]:
+    """One cell: the steps of a stage or round under one model; from its folder where it was done before."""
+    probes = plan.probes(stage, number, rules)
+    about = {"plan": plan.key, "model": model, "stage": stage, "round": number, "probes": [probe.id for probe in probes]}
+    cell = folder / CELLS / f"{stage}-{hash_text(canonical_json(about))[:16]}"
+    if not (cell / CARD).is_file():
+        _ask_anew(plan, folder, cell, model, stage, number, probes, max_tokens, listen)
+    return list(_read_csv(cell / OUTCOMES))
+
+
+def _ask_anew(
+    plan: RulesPlan, folder: Path, cell: Path, model: str, stage: Stage, number: int, probes: Sequence[replay.Probe],
+    max_tokens: int | None, listen: Listener,
+) -> None:  # fmt: skip
+    import inspect_ai
+    from inspect_ai.log import read_eval_log
+    from inspect_ai.model import CachePolicy, GenerateConfig, get_model
+
+    started, done = time.monotonic(), 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        listen(Event(model, stage, number, done, len(probes)))
+
+    task = replay.replay_task(probes, plan.text, plan.name)
+    with publish(cell) as part:
+        part.mkdir(parents=True, exist_ok=True)
+        used = int((part / SPENT).read_text()) if (part / SPENT).is_file() else 0
+        limit = None if max_tokens is None else max(0, max_tokens - spent_tokens(folder, but=part))
+        replay.cap = TokenCap(limit, used, lambda tokens: write_text(part / SPENT, str(tokens)))
+        subject = get_model(model, memoize=False, config=GenerateConfig(max_retries=6, timeout=120, cache=CachePolicy(expiry=None)))
+        os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
+        replay.listeners[:] = [tell]
+        try:
+            _, logs = inspect_ai.eval_set(
+                task, log_dir=str(part / "logs"), model=subject, display="none", max_samples=min(100, len(probes)), retry_attempts=0,
+                retry_immediate=False, fail_on_error=False, log_format="eval", log_level="error", score_display=False,
+                log_realtime=False,
+            )  # fmt: skip
+        finally:
+            replay.listeners.clear()
+            del os.environ["INSPECT_CACHE_DIR"]
+        if not logs or logs[0].status != "success":
+            raise UserError(f"the steps of {model} ended as {logs[0].status if logs else 'no log'}", where=str(part / "logs"))
+        rows = _read_steps(read_eval_log(logs[0].location), model, stage, number)
+        n_dead = sum(row.status == "dead" for row in rows)
+        if replay.cap.reached or n_dead > 0.1 * len(rows):
+            why = _first_error(logs[0].location)
+            shutil.rmtree(part / "logs")
+            if replay.cap.reached:
+                raise CapReached(f"{CAP_WORDS}; {len(rows) - n_dead} of {len(rows)} steps of this round are done and kept")
+            raise UserError(
+                f"{n_dead} of {len(rows)} steps of {model} could not be had: {why}", where=str(folder), hint="Type the same again."
+            )
+        write_rows(part / OUTCOMES, rows)
+        lost = {name: n for name in ("truncated",) if (n := sum(row.status == name for row in rows))}
+        write_card(
+            part,
+            Card(
+                kind="rules", name=f"{stage} {number} of {model}", created=now(), inputs={"file": plan.sha256, "plan": plan.key},
+                settings={"stage": stage, "round": number, "model": model, "temperature": replay.TEMPERATURE, "max_new": replay.MAX_NEW},
+                seed=plan.settings.seed, versions=library_versions(), commit=code_commit(),
+                counts=Counts(in_=len(rows), kept=len(rows) - n_dead - sum(lost.values()), rejected=lost, failed=n_dead),
+                spend={"tokens": float(replay.cap.used)}, seconds=round(time.monotonic() - started, 2), machine={}, details={},
+            ),
+        )  # fmt: skip
+        shutil.rmtree(part / CALLS, ignore_errors=True)
+        (part / SPENT).unlink(missing_ok=True)
+
+
+def _first_error(location: str) -> str:
+    from inspect_ai.log import read_eval_log
+
+    errors = [sample.error.message for sample in read_eval_log(location).samples or [] if sample.error]
+    return errors[0].splitlines()[0][:200] if errors else "?"
+
+
+def spent_tokens(folder: Path, but: Path | None = None) -> int:
+    """Tokens of all calls in a run's folder, of cells that are done and of those that are not."""
+    total = 0
+    for cell in (folder / CELLS).iterdir() if (folder / CELLS).is_dir() else ():
+        if (cell / CARD).is_file():
+            total += int(read_card(cell).spend.get("tokens", 0))
+        elif cell != but and (cell / SPENT).is_file():
+            total += int((cell / SPENT).read_text() or 0)
+    return total
+
+
+def _read_steps(log: Any, model: str, stage: Stage, number: int) -> list[RuleOutcome]:
+    rows = []
+    for sample in log.samples or []:
+        about = sample.metadata
+        score = next(iter(sample.scores.values()), None) if sample.scores else None
+        beside = (score.metadata or {}) if score else {}
+        status = "dead" if sample.error or score is None else "truncated" if beside["truncated"] else "ok"
+        rows.append(
+            RuleOutcome(
+                model=model, rule=about["rule"], condition=about["condition"], wording=about["wording"], history=about["history"],
+                stratum=about["stratum"], stage=stage, round=number, repeat=about["repeat"],
+                verdict=str(score.answer) if score and status == "ok" else "", second=beside.get("second", "") if status == "ok" else "",
+                acted=bool(beside.get("acted")), status=status, evidence=(score.explanation or "") if score else "",
+                log=Path(log.location).name, sample_id=str(sample.id),
+            )
+        )  # fmt: skip
+    return rows
+
+
+COLUMNS = tuple(RuleOutcome.model_fields)
+
+
+def write_rows(path: Path, rows: Iterable[RuleOutcome]) -> None:
+    """outcomes.csv."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
+    part.replace(path)
+
+
+def read_rows(folder: Path) -> list[RuleOutcome]:
+    """All rows of a run's cells, in order of the cells' names."""
+    cells = sorted((folder / CELLS).iterdir()) if (folder / CELLS).is_dir() else []
+    return [row for cell in cells if (cell / CARD).is_file() for row in _read_csv(cell / OUTCOMES)]
+
+
+def _read_csv(path: Path) -> Iterable[RuleOutcome]:
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield RuleOutcome.model_validate({**row, "acted": row["acted"] == "True"})
