@@ -15,9 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from names before its own, and from its own package.
 ORDER = (
-    "errors", "records", "files", "statistics", "comparisons", "sequential", "budget", "shipped", "models", "scenarios", "ambiguity", "corpora",
-    "wording", "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "rules", "study", "cli",
-    "_registry",
+    "errors", "records", "files", "statistics", "comparisons", "sequential", "budget", "shipped", "models", "scenarios", "ambiguity",
+    "corpora", "wording", "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "rules", "study",
+    "cli", "_registry",
 )  # fmt: skip
 REGISTRY_MAY = {"evaluations", "models", "rules"}
 

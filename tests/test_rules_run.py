@@ -23,6 +23,7 @@ from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_CAP, EXIT_USAGE, UserError
 from teachwhy.rules.bind import Kept, bind_rules, read_built_in
 from teachwhy.rules.checks import Step
+from teachwhy.rules.page import render_rules
 from teachwhy.rules.plan import HOST, RulesPlan, Settings, plan_rules
 from teachwhy.rules.read import parse_rules
 from teachwhy.rules.replay import build_request, read_output
@@ -142,6 +143,9 @@ def test_dead_end_same_command_again_asks_nothing_twice(file: Path, tmp_path: Pa
     again = call(*words, "--format", "json")
     assert json.loads(again.stdout) == json.loads(first.stdout) == json.loads((tmp_path / "run" / "report.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").rglob("*")} == before
+    page = (tmp_path / "run" / "report.html").read_text()
+    for says in ("What is advised", "is no model", "What this does not show", "Every request was checked", f"rules run {file}"):
+        assert says in page
     other = call(*words[:-2], "--seed", "5", "--output", tmp_path / "run")
     assert other.exit_code == EXIT_USAGE
     assert "a run of other rules, models or settings" in other.stderr
@@ -244,6 +248,18 @@ def test_cap_on_tokens_holds_and_more_goes_on(file: Path, tmp_path: Path, server
 def test_impossible_runs_are_refused(file: Path, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
     found = call(file, *words, "--yes", "--output", tmp_path / "run")
     assert (found.exit_code, says in found.stderr) == (EXIT_USAGE, True), found.output
+
+
+def test_what_a_model_and_a_file_say_is_escaped_on_the_page(file: Path, tmp_path: Path) -> None:
+    plan = planned(file, "none=0.9,bare=0.4,reason=0.1", sessions=40)
+    odd = "<script>alert(1)</script>\x1b[31m\u202e"
+    (result,) = run_rules(plan, tmp_path / "run", max_tokens=None, listen=silent)
+    rows = [row.model_copy(update={"evidence": odd, "second": "kept"}) for row in read_rows(tmp_path / "run")]
+    rule = plan.rules[0]._replace(bound=plan.rules[0].bound._replace(rule=plan.rules[0].bound.rule.model_copy(update={"bare": odd})))
+    result = result._replace(rules=(result.rules[0]._replace(tested=rule),))
+    page = render_rules(plan._replace(rules=(rule,), left_out=(odd,)), [result], rows, odd, 1)
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+    assert not {"\x1b", "\u202e"} & set(page)
 
 
 def test_file_without_a_rule_that_can_be_tested_says_what_to_do(tmp_path: Path) -> None:

@@ -200,9 +200,13 @@ def _variance(rate: Floats, n: Floats) -> Floats:
 
 
 def statistic(rates: Rates) -> Floats:
-    """z of the difference."""
-    variance = (_variance(rates.first, rates.n_first) + _variance(rates.second, rates.n_second)) * rates.spread
-    return np.asarray(rates.difference / np.sqrt(variance))
+    """z of the difference against none: what `interval_at` asks, so that both always say the same."""
+    return score(0.0, rates.first, rates.n_first / rates.spread, rates.second, rates.n_second / rates.spread)
+
+
+def standard_error(rates: Rates) -> Floats:
+    """Of the difference."""
+    return np.asarray(np.sqrt((_variance(rates.first, rates.n_first) + _variance(rates.second, rates.n_second)) * rates.spread))
 
 
 def interval_at(rates: Rates, z: float) -> RateInterval:

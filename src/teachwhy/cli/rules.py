@@ -84,6 +84,7 @@ def run_file(
 ) -> None:
     """Ask models for the next step in frozen histories, under each condition of a rule, and advise for each rule."""
     import json
+    import shlex
 
     from teachwhy.errors import CapReached, UserError
     from teachwhy.files import write_text
@@ -96,8 +97,9 @@ def run_file(
         return
     if not yes and not typer.confirm("Start?", err=True):
         raise typer.Abort
+    from teachwhy.rules.page import render_rules
     from teachwhy.rules.results import results_json
-    from teachwhy.rules.run import run_rules
+    from teachwhy.rules.run import read_rows, run_rules, spent_tokens
 
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -110,12 +112,16 @@ def run_file(
         raise UserError(str(error), where=str(output)) from error
     whole = results_json(planned, results)
     write_text(output / "report.json", json.dumps(whole, indent=2) + "\n")
+    words = ["teachwhy", "rules", "run", *([file] if file else []), *(word for one in planned.models for word in ("--model", one))]
+    words += ["--sessions", str(sessions), "--seed", str(seed), "--tolerate", str(tolerate), "--output", str(output)]
+    page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_tokens(output))
+    write_text(output / "report.html", page)
     if format == "json":
         typer.echo(json.dumps(whole, indent=2))
         return
     for result in results:
         _show_result(result)
-    typer.echo(f"Steps and counts: {output / 'outcomes.csv'}, {output / 'report.json'}", err=True)
+    typer.echo(f"The page is {output / 'report.html'}", err=True)
 
 
 def _show_plan(planned: RulesPlan) -> None:

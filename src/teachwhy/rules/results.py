@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from teachwhy.rules.across import over_models, over_rules
 from teachwhy.rules.plan import RulesPlan
 from teachwhy.rules.ruling import Comparison, Counted, rate_interval
 from teachwhy.rules.run import DESIGN, ModelResult, RuleResult
@@ -22,16 +23,20 @@ def results_json(plan: RulesPlan, results: Sequence[ModelResult]) -> dict[str, A
         "sha256": plan.sha256,
         "settings": plan.settings.model_dump(),
         "left_out": list(plan.left_out),
-        "models": [
-            {
-                "model": one.model,
-                "judged": one.judged,
-                "acts": one.acts,
-                "told": one.told,
-                "rules": [_rule_json(rule) for rule in one.rules],
-            }
-            for one in results
-        ],
+        "models": [_model_json(one) for one in results],
+        "over_models": [one._asdict() for one in over_models(results)],
+    }
+
+
+def _model_json(one: ModelResult) -> dict[str, Any]:
+    over = over_rules(one)
+    return {
+        "model": one.model,
+        "judged": one.judged,
+        "acts": one.acts,
+        "told": one.told,
+        "over_rules": over._asdict() if over else None,
+        "rules": [_rule_json(rule) for rule in one.rules],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from teachwhy.sequential import Design, RateInterval, Rates, compare_rates, interval_at, stage_p, statistic
+from teachwhy.sequential import Design, RateInterval, Rates, compare_rates, interval_at, stage_p, standard_error, statistic
 from teachwhy.statistics import Interval, wilson_interval
 
 Floats = NDArray[np.float64]
@@ -59,8 +59,12 @@ class Comparison(NamedTuple):
     first: str
     second: str
     difference: float
+    error: float
+    """Standard error."""
     low: float
     high: float
+    ratio: float
+    """First over second."""
     ratio_low: float
     ratio_high: float
     p: float | None
@@ -97,7 +101,8 @@ def compare(counts: Mapping[str, Counted], first: str, second: str, z: float, de
     found: RateInterval = interval_at(rates, z)
     p = stage_p(design, look, float(statistic(rates))) if design else None
     low, high, ratio_low, ratio_high = (float(one) for one in (found.low, found.high, found.ratio_low, found.ratio_high))
-    return Comparison(first, second, float(found.difference), low, high, ratio_low, ratio_high, p)
+    ratio = float(rates.first / rates.second) if rates.second > 0 else math.inf if rates.first > 0 else math.nan
+    return Comparison(first, second, float(found.difference), float(standard_error(rates)), low, high, ratio, ratio_low, ratio_high, p)
 
 
 def rule_on(
@@ -128,15 +133,17 @@ def rule_on(
 def _reason_helps(
     counts: Mapping[str, Counted], found: Comparison, against: Comparison | None, z: float, *, has_reason: bool, tolerance: float
 ) -> Ruling:
-    says = f"With the reason {found.difference:.1%} fewer steps break it ({found.low:.1%} to {found.high:.1%})"
+    says = f"With its reason it is broken less often, by {_points(found)}"
     if against:
-        says += f"; than with a filler {against.difference:.1%} fewer ({against.low:.1%} to {against.high:.1%})"
+        says += f"; against a filler by {_points(against)}"
     low = rate_interval(counts["reason"], z).low
-    verb = "keep reason" if has_reason else "add reason"
     if low > tolerance:
-        kind: Kind = "keep reason, make a hook" if has_reason else "add reason, make a hook"
-        return Ruling(kind, f"{says}; and still at least {low:.1%} do.")
-    return Ruling("keep reason" if verb == "keep reason" else "add reason", f"{says}.")
+        return Ruling("keep reason, make a hook" if has_reason else "add reason, make a hook", f"{says}; and still at least {low:.1%} do.")
+    return Ruling("keep reason" if has_reason else "add reason", f"{says}.")
+
+
+def _points(found: Comparison) -> str:
+    return f"{100 * found.difference:.1f} percentage points ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def sessions_wanting(counts: Mapping[str, Counted], z: float, design: Design, tolerance: float) -> int | None:
