@@ -138,14 +138,15 @@ def count_lengths(wording: Wording, conditions: Sequence[str] = WRITTEN) -> Leng
 
 @cache
 def _counter() -> tuple[str, Callable[[str], int]]:
-    from importlib.util import find_spec
-
     from teachwhy.models.builtin import find_builtin
 
+    by_words = ("words and marks", lambda text: len(_WORDS.findall(text)))
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        return by_words
     folder = find_builtin()
-    if folder is None or find_spec("tokenizers") is None:
-        return "words and marks", lambda text: len(_WORDS.findall(text))
-    from tokenizers import Tokenizer
-
+    if folder is None:
+        return by_words
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     return "SmolLM2", lambda text: len(tokenizer.encode(text).ids)
