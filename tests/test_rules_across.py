@@ -11,7 +11,7 @@ from teachwhy.rules import plan as rules_plan
 from teachwhy.rules.across import over_models, over_rules
 from teachwhy.rules.bind import Bound
 from teachwhy.rules.read import Rule
-from teachwhy.rules.ruling import Comparison, Ruling
+from teachwhy.rules.ruling import Comparison, Looks, Ruling
 from teachwhy.rules.run import ModelResult, RuleResult
 
 
@@ -23,7 +23,7 @@ def result(model: str, *rules: tuple[float, float, float | None]) -> ModelResult
         tested = rules_plan.Tested(Bound(rule, None, "", ""), (), (), (), destructive=False)
         found = Comparison("bare", "reason", difference, error, difference - 2 * error, difference + 2 * error, 1, 0, 9, p)
         none = cast("Any", found._replace(first="none", second="bare", p=None))
-        held.append(RuleResult(tested, {}, (none, found), Ruling("leave", ""), "", 1, 0))
+        held.append(RuleResult(tested, {}, (none, found), Ruling("leave", ""), "", 1, Looks(2.0), 0))
     return ModelResult(model, tuple(held), 1.0, told=True)
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from teachwhy.rules.page import render_rules
 from teachwhy.rules.plan import HOST, RulesPlan, Settings, plan_rules
 from teachwhy.rules.read import parse_rules
 from teachwhy.rules.replay import build_request, read_output
-from teachwhy.rules.ruling import Counted, rule_on
+from teachwhy.rules.ruling import AnyTime, Counted, Looks, rule_on
 from teachwhy.rules.run import DESIGN, read_rows, run_rules
 from test_api import Server
 
@@ -69,19 +69,41 @@ def planned(file: Path, rates: str, **settings: Any) -> RulesPlan:
     return plan_rules(file, [f"scripted/{rates}"], Settings(**settings))
 
 
-def test_planted_rates_are_recovered_and_ruled_on(two: Path, tmp_path: Path) -> None:
-    plan = planned(two, "none=0.9,bare=0.4,filler=0.4,reason=0.02", sessions=80)
-    (result,) = run_rules(plan, tmp_path / "run", max_tokens=None, listen=silent)
-    assert result.judged and result.acts == 1
-    rows = read_rows(tmp_path / "run")
-    for condition, rate in (("none", 0.9), ("bare", 0.4), ("filler", 0.4), ("reason", 0.02)):
+PLANTED = {"none": 0.9, "bare": 0.4, "filler": 0.4, "reason": 0.02}
+
+
+class Ran(NamedTuple):
+    """A run of two rules with planted rates, its command, and what it printed."""
+
+    words: tuple[str | Path, ...]
+    output: Path
+    plan: RulesPlan
+    printed: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("ran")
+    path = folder / "AGENTS.md"
+    path.write_text(TWO)
+    rates = ",".join(f"{name}={rate}" for name, rate in PLANTED.items())
+    words = (path, "--model", f"scripted/{rates}", "--sessions", "80", "--yes", "--format", "json", "--output", folder / "run")
+    found = call(*words)
+    assert found.exit_code == 0, found.output
+    return Ran(words, folder / "run", planned(path, rates, sessions=80), json.loads(found.stdout))
+
+
+def test_planted_rates_are_recovered_and_ruled_on(ran: Ran) -> None:
+    rows = read_rows(ran.output)
+    for condition, rate in PLANTED.items():
         own = [row for row in rows if row.condition == condition]
         error = np.sqrt(rate * (1 - rate) / len(own))
         assert np.mean([row.verdict == "broken" for row in own]) == pytest.approx(rate, abs=4 * error)
-    for one in result.rules:
-        assert one.ruling.kind == "add reason"
-        assert one.stopped == "a difference was found" and one.rounds < 10
-    assert not sum(one.disagreements for one in result.rules)
+    (model,) = ran.printed["models"]
+    assert (model["judged"], model["acts"]) == (True, 1)
+    for one in model["rules"]:
+        assert (one["ruling"], one["stopped"], one["rounds"] < 10) == ("add reason", "a difference was found", True)
+        assert one["disagreements"] == 0
 
 
 def test_equal_rates_are_stopped_early_and_no_reason_is_advised(file: Path, tmp_path: Path) -> None:
@@ -135,20 +157,20 @@ def test_request_is_the_whole_file_with_one_rule_changed(two: Path) -> None:
     assert wording.bare not in texts["none"] and "Write small functions" in texts["none"]
 
 
-def test_dead_end_same_command_again_asks_nothing_twice(file: Path, tmp_path: Path) -> None:
-    words = (file, "--model", "scripted/none=0.9,bare=0.3,reason=0.05", "--sessions", "40", "--yes", "--output", tmp_path / "run")
-    first = call(*words, "--format", "json")
-    assert first.exit_code == 0, first.output
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").rglob("*")}
-    again = call(*words, "--format", "json")
-    assert json.loads(again.stdout) == json.loads(first.stdout) == json.loads((tmp_path / "run" / "report.json").read_text())
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").rglob("*")} == before
-    page = (tmp_path / "run" / "report.html").read_text()
-    for says in ("What is advised", "is no model", "What this does not show", "Every request was checked", f"rules run {file}"):
-        assert says in page
-    other = call(*words[:-2], "--seed", "5", "--output", tmp_path / "run")
+def test_same_command_again_asks_nothing_twice_and_another_is_refused(ran: Ran) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (ran.output / "cells").rglob("*")}
+    again = call(*ran.words)
+    assert json.loads(again.stdout) == ran.printed == json.loads((ran.output / "report.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in (ran.output / "cells").rglob("*")} == before
+    other = call(*ran.words, "--seed", "5")
     assert other.exit_code == EXIT_USAGE
     assert "a run of other rules, models or settings" in other.stderr
+
+
+def test_page_says_what_was_done_and_what_it_does_not_show(ran: Ran) -> None:
+    page = (ran.output / "report.html").read_text()
+    for says in ("What is advised", "is no model", "What this does not show", "Every request was checked", f"rules run {ran.words[0]}"):
+        assert says in page
 
 
 def test_killed_run_goes_on_to_the_same_steps(file: Path, tmp_path: Path) -> None:
@@ -250,14 +272,14 @@ def test_impossible_runs_are_refused(file: Path, tmp_path: Path, words: tuple[st
     assert (found.exit_code, says in found.stderr) == (EXIT_USAGE, True), found.output
 
 
-def test_what_a_model_and_a_file_say_is_escaped_on_the_page(file: Path, tmp_path: Path) -> None:
-    plan = planned(file, "none=0.9,bare=0.4,reason=0.1", sessions=40)
+def test_what_a_model_and_a_file_say_is_escaped_on_the_page(ran: Ran) -> None:
     odd = "<script>alert(1)</script>\x1b[31m\u202e"
-    (result,) = run_rules(plan, tmp_path / "run", max_tokens=None, listen=silent)
-    rows = [row.model_copy(update={"evidence": odd, "second": "kept"}) for row in read_rows(tmp_path / "run")]
-    rule = plan.rules[0]._replace(bound=plan.rules[0].bound._replace(rule=plan.rules[0].bound.rule.model_copy(update={"bare": odd})))
-    result = result._replace(rules=(result.rules[0]._replace(tested=rule),))
-    page = render_rules(plan._replace(rules=(rule,), left_out=(odd,)), [result], rows, odd, 1)
+    (result,) = run_rules(ran.plan, ran.output, max_tokens=None, listen=silent)
+    rows = [row.model_copy(update={"evidence": odd, "second": "kept"}) for row in read_rows(ran.output)]
+    tested = ran.plan.rules[0]
+    rule = tested._replace(bound=tested.bound._replace(rule=tested.bound.rule.model_copy(update={"bare": odd})))
+    plan = ran.plan._replace(rules=(rule,), left_out=(odd,))
+    page = render_rules(plan, [result._replace(rules=(result.rules[0]._replace(tested=rule),))], rows, odd, 1)
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
     assert not {"\x1b", "\u202e"} & set(page)
 
@@ -276,6 +298,16 @@ def test_plan_says_what_it_takes_and_asks_nothing(two: Path, tmp_path: Path) -> 
     assert "2 rules of AGENTS.md, 1 model: 160 to 2,560 calls a model" in found.stderr
     assert "not tested: line 3" in found.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_intervals_by_betting_hold_at_any_moment_and_find_what_is_there(file: Path, tmp_path: Path) -> None:
+    plan = planned(file, "none=0.9,bare=0.7,filler=0.7,reason=0.0", sessions=80, stop="any")
+    (result,) = run_rules(plan, tmp_path / "run", max_tokens=None, listen=silent)
+    (one,) = result.rules
+    assert isinstance(one.measure, AnyTime)
+    assert (one.ruling.kind, one.stopped) == ("add reason", "a difference was found")
+    assert one.comparisons[1].low > 0 and one.comparisons[1].p is None
+    assert one.measure.rate(one.counts["reason"]).low == 0
 
 
 def counted(broken: int, n: int) -> Counted:
@@ -305,7 +337,7 @@ def counted(broken: int, n: int) -> Counted:
 def test_first_ruling_that_holds_is_given(none: Any, bare: Any, filler: Any, reason: Any, facts: dict[str, bool], kind: str) -> None:
     held = {"none": none, "bare": bare, "filler": filler, "reason": reason}
     counts = {name: counted(*value) for name, value in held.items() if value}
-    found = rule_on(counts, DESIGN.upper[-1], DESIGN, **{"has_reason": False, "destructive": False, **facts})
+    found = rule_on(counts, Looks(DESIGN.upper[-1]), DESIGN, **{"has_reason": False, "destructive": False, **facts})
     assert found.kind == kind, found
     assert (found.more is not None) == (kind == "need more") or found.more is None
 

@@ -1,11 +1,12 @@
-"""`teachwhy rules`: read, init, run, simulate, logs."""
+"""`teachwhy rules`: read, init, run, fix, simulate, logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Rules for agents: which there are, which have a reason, which a program can check.")
 FILE = typer.Argument(help="A rule file; else the nearest AGENTS.md, CLAUDE.md, .claude/rules, .cursor/rules.", metavar="[FILE]")
+
+
+class FailOn(StrEnum):
+    """What a run ends with an exit code for."""
+
+    broken = "broken"
+    regression = "regression"
+    inconclusive = "inconclusive"
+    never = "never"
 
 
 @app.callback()
@@ -75,12 +85,20 @@ def run_file(
     model: Annotated[list[str] | None, typer.Option(help="Any model of Inspect; can be given several times.")] = None,
     sessions: Annotated[int, typer.Option(min=1, help="Steps a rule and condition in the confirm stage, at most.")] = 400,
     tolerate: Annotated[float, typer.Option(help="Rate of broken steps that is fine.")] = 0.02,
+    stop: Annotated[
+        Literal["looks", "any"], typer.Option(help="Ten planned looks; or intervals that hold at any moment, for more steps.")
+    ] = "looks",
     seed: Annotated[int, typer.Option(help="Draws the histories.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of all calls in this folder together; what is done is kept.")] = None,
     output: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/rules"),
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be asked, and stop.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
-    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",  # noqa: A002
+    fail_on: Annotated[
+        list[FailOn] | None,
+        typer.Option(help="Exit with 1 for these (3: inconclusive); can be given several times. Else never."),
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="An earlier report.json, for regressions.")] = None,
+    format: Annotated[Literal["table", "json", "junit", "github"], typer.Option(help="How to print it.")] = "table",  # noqa: A002
 ) -> None:
     """Ask models for the next step in frozen histories, under each condition of a rule, and advise for each rule."""
     import json
@@ -90,9 +108,10 @@ def run_file(
     from teachwhy.files import write_text
     from teachwhy.rules.plan import Settings, plan_rules
 
-    settings = Settings(sessions=sessions, seed=seed, tolerance=tolerate)
+    settings = Settings(sessions=sessions, seed=seed, tolerance=tolerate, stop=stop)
     planned = plan_rules(Path(file) if file else None, model or [], settings)
     _show_plan(planned)
+    before = _read_baseline(planned, baseline, fail_on or [])
     if plan:
         return
     if not yes and not typer.confirm("Start?", err=True):
@@ -113,15 +132,94 @@ def run_file(
     whole = results_json(planned, results)
     write_text(output / "report.json", json.dumps(whole, indent=2) + "\n")
     words = ["teachwhy", "rules", "run", *([file] if file else []), *(word for one in planned.models for word in ("--model", one))]
-    words += ["--sessions", str(sessions), "--seed", str(seed), "--tolerate", str(tolerate), "--output", str(output)]
+    words += ["--sessions", str(sessions), "--seed", str(seed), "--tolerate", str(tolerate), "--stop", stop, "--output", str(output)]
     page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_tokens(output))
     write_text(output / "report.html", page)
-    if format == "json":
-        typer.echo(json.dumps(whole, indent=2))
-        return
-    for result in results:
+    for result in results if format == "table" else ():
         _show_result(result)
+    code = _show_findings(planned, whole, before, fail_on or [], format)
     typer.echo(f"The page is {output / 'report.html'}", err=True)
+    raise typer.Exit(code)
+
+
+def _read_baseline(planned: RulesPlan, path: Path | None, fail_on: Sequence[FailOn]) -> dict[str, Any] | None:
+    """Refused before anything is asked: what could never be found would look like all is well."""
+    from teachwhy.errors import UserError
+    from teachwhy.rules.findings import count_known, read_baseline
+
+    if "never" in fail_on and len(set(fail_on)) > 1:
+        raise UserError("never stands beside another kind", where="--fail-on", hint="Leave one of them out.")
+    if path is None:
+        if "regression" in fail_on:
+            raise UserError("a regression needs something to be compared with", where="--fail-on", hint="Name it: --baseline report.json")
+        return None
+    found = read_baseline(path)
+    n, known = len(planned.models) * len(planned.rules), count_known(found, planned.models, [one.id for one in planned.rules])
+    if not known:
+        hint = "Rules are known by their ids, models by their names; a model that was not fit to judge is no baseline."
+        raise UserError("the baseline has none of these rules under these models", where=str(path), hint=hint)
+    typer.echo(f"compared with the baseline: {known} of {n} rules under a model.", err=True)
+    return found
+
+
+def _show_findings(
+    planned: RulesPlan, whole: Mapping[str, Any], before: Mapping[str, Any] | None, fail_on: Sequence[FailOn], format_: str
+) -> int:
+    """Print a report in a form for programs, or what was asked for below its table; and the exit code."""
+    import json
+
+    from teachwhy.cli.app import strip_controls
+    from teachwhy.rules.findings import exit_code, find_findings, show_github, show_junit
+    from teachwhy.rules.read import project_of
+
+    with_reason = {one.id for one in planned.rules if one.bound.rule.reason}
+    findings = find_findings(whole, with_reason=with_reason, baseline=before)
+    file = planned.file.resolve().relative_to(project_of(planned.file)).as_posix()
+    if format_ == "json":
+        typer.echo(json.dumps(whole, indent=2))
+    elif format_ == "junit":
+        typer.echo(show_junit(whole, findings, fail_on, file), nl=False)
+    elif format_ == "github":
+        typer.echo(show_github(findings, file), nl=False)
+    else:
+        for one in findings:
+            if one.kind in fail_on or one.kind == "regression":
+                typer.echo(strip_controls(f"{one.kind}: line {one.line}, {one.text!r}, {one.model}: {one.says}"))
+    return exit_code(findings, fail_on)
+
+
+@app.command("fix")
+def fix_file(
+    run: Annotated[Path, typer.Option("--from", help="The folder of a finished run.")],
+    output: Annotated[Path | None, typer.Option(help="A folder for hooks; else they are printed. None is installed.")] = None,
+) -> None:
+    """Print what a run advises: a patch of the rule file, and hooks. Changes no rule file and installs nothing."""
+    import sys
+
+    from teachwhy.cli.app import say, strip_controls
+    from teachwhy.rules.fix import fix_rules
+    from teachwhy.rules.hooks import save_hooks, show_settings
+
+    fix = fix_rules(run)
+    if not fix.edits and not fix.hooks:
+        say("Nothing is advised: no rule is to get a reason or a hook.")
+        return
+    for note in fix.notes:
+        say(note)
+    shown = strip_controls(fix.diff) if sys.stdout.isatty() else fix.diff
+    if shown != fix.diff:
+        say("The patch holds control codes, which are not shown: send it to a file to apply it.")
+    typer.echo(shown.encode(), nl=False)
+    if fix.edits:
+        say(f"To apply it, in {fix.root}: git apply, or patch -p1")
+    if fix.hooks and output:
+        paths = save_hooks(fix.hooks, output)
+        say("\n".join([*(f"written: {path}" for path in paths), "To install them, in .claude/settings.json:"]))
+        say(show_settings(paths, fix.root))
+    elif fix.hooks:
+        for hook in fix.hooks:
+            typer.echo(f"# {hook.name}\n{hook.script}", nl=False)
+        say("With --output FOLDER the hooks are written to files, and it is shown how they are installed.")
 
 
 def _show_plan(planned: RulesPlan) -> None:

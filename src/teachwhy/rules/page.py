@@ -11,10 +11,9 @@ from teachwhy.report.page import Block, Callout, Code, Column, Details, Facts, P
 from teachwhy.rules.across import over_models, over_rules
 from teachwhy.rules.plan import RulesPlan
 from teachwhy.rules.replay import MAX_NEW, TEMPERATURE
-from teachwhy.rules.ruling import Counted, rate_interval
-from teachwhy.rules.run import DESIGN, ModelResult, RuleOutcome, RuleResult
+from teachwhy.rules.ruling import Counted, Looks
+from teachwhy.rules.run import DESIGN, ModelResult, RuleOutcome, RuleResult, Z
 
-Z = 1.959964
 SHOWN = 5
 """Broken steps that are shown of a rule."""
 CONDITIONS = {"none": "rule taken away", "bare": "bare rule", "filler": "bare rule and a filler", "reason": "bare rule and its reason"}
@@ -131,11 +130,10 @@ def _evidence(found: Sequence[tuple[ModelResult, RuleResult]], rows: Sequence[Ru
 
 
 def _rates(model: str, one: RuleResult) -> Table:
-    z = DESIGN.upper[one.rounds - 1] if one.rounds else Z
     lines = []
     for name, words in CONDITIONS.items():
         if (counted := one.counts.get(name)) and counted.total:
-            interval = rate_interval(counted, Z if name == "none" else z)
+            interval = (Looks(Z) if name == "none" else one.measure).rate(counted)
             share = f"{counted.rate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
             lines.append((words, str(counted.total), share, str(counted.acted), str(counted.missing)))
     columns = (
@@ -203,7 +201,9 @@ def _again(plan: RulesPlan, command: str, tokens: int) -> list[Block]:
         "seed": str(plan.settings.seed),
         "temperature": str(TEMPERATURE),
         "tokens a step at most": str(MAX_NEW),
-        "looks": f"{len(DESIGN.upper)}, error {DESIGN.alpha:.0%} over all of them, two-sided",
+        "looks": f"{len(DESIGN.upper)}, error {DESIGN.alpha:.0%} over all of them, two-sided"
+        if plan.settings.stop == "looks"
+        else "at any moment, by betting; error 5 % over all of them",
         "tokens of all calls": format_count(tokens),
     }
     blocks: list[Block] = [Code(command), Facts(tuple(facts.items()))]

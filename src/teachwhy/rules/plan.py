@@ -36,6 +36,8 @@ class Settings(Record):
     sessions: int = SESSIONS
     seed: int = 0
     tolerance: float = 0.02
+    stop: Literal["looks", "any"] = "looks"
+    """Planned looks, or intervals by betting that hold at any moment."""
 
 
 class Tested(NamedTuple):

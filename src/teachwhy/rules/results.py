@@ -8,11 +8,10 @@ from typing import Any
 
 from teachwhy.rules.across import over_models, over_rules
 from teachwhy.rules.plan import RulesPlan
-from teachwhy.rules.ruling import Comparison, Counted, rate_interval
-from teachwhy.rules.run import DESIGN, ModelResult, RuleResult
+from teachwhy.rules.ruling import AnyTime, Comparison, Counted, Looks
+from teachwhy.rules.run import ModelResult, RuleResult, Z
 
 SCHEMA = "teachwhy.rules.run/1"
-Z = 1.959964
 
 
 def results_json(plan: RulesPlan, results: Sequence[ModelResult]) -> dict[str, Any]:
@@ -41,7 +40,6 @@ def _model_json(one: ModelResult) -> dict[str, Any]:
 
 
 def _rule_json(one: RuleResult) -> dict[str, Any]:
-    z = DESIGN.upper[one.rounds - 1] if one.rounds else Z
     return {
         "id": one.tested.id,
         "line": one.tested.bound.rule.line,
@@ -53,13 +51,13 @@ def _rule_json(one: RuleResult) -> dict[str, Any]:
         "stopped": one.stopped,
         "rounds": one.rounds,
         "disagreements": one.disagreements,
-        "conditions": {name: _count_json(counted, Z if name == "none" else z) for name, counted in one.counts.items()},
+        "conditions": {name: _count_json(counted, Looks(Z) if name == "none" else one.measure) for name, counted in one.counts.items()},
         "comparisons": [_comparison_json(found) for found in one.comparisons],
     }
 
 
-def _count_json(counted: Counted, z: float) -> dict[str, Any]:
-    interval = rate_interval(counted, z) if counted.total else None
+def _count_json(counted: Counted, measure: Looks | AnyTime) -> dict[str, Any]:
+    interval = measure.rate(counted) if counted.total else None
     return {
         "n": counted.total,
         "broken": int(counted.broken.sum()),

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from teachwhy.sequential import Design, RateInterval, Rates, compare_rates, interval_at, stage_p, standard_error, statistic
+from teachwhy.files import derive_seed
+from teachwhy.sequential import (
+    Design,
+    RateInterval,
+    Rates,
+    betting_sequence,
+    compare_rates,
+    interval_at,
+    stage_p,
+    standard_error,
+    statistic,
+)
 from teachwhy.statistics import Interval, wilson_interval
 
 Floats = NDArray[np.float64]
@@ -41,6 +52,8 @@ class Counted(NamedTuple):
     """Steps with a command or with what the rule asks for."""
     missing: int = 0
     """Steps that were not read: dead or cut off."""
+    marks: Mapping[str, int] = {}
+    """Unit (round, history, wording, number) -> whether the step broke the rule, of the steps that were read."""
 
     @property
     def total(self) -> int:
@@ -101,42 +114,91 @@ def compare(counts: Mapping[str, Counted], first: str, second: str, z: float, de
     found: RateInterval = interval_at(rates, z)
     p = stage_p(design, look, float(statistic(rates))) if design else None
     low, high, ratio_low, ratio_high = (float(one) for one in (found.low, found.high, found.ratio_low, found.ratio_high))
-    ratio = float(rates.first / rates.second) if rates.second > 0 else math.inf if rates.first > 0 else math.nan
-    return Comparison(first, second, float(found.difference), float(standard_error(rates)), low, high, ratio, ratio_low, ratio_high, p)
+    error = float(standard_error(rates))
+    return Comparison(first, second, float(found.difference), error, low, high, _ratio(rates), ratio_low, ratio_high, p)
+
+
+def _ratio(rates: Rates) -> float:
+    return float(rates.first / rates.second) if rates.second > 0 else math.inf if rates.first > 0 else math.nan
+
+
+class Looks(NamedTuple):
+    """How wide intervals are under planned looks: at the bound of the one at which the run stopped; z without any."""
+
+    z: float
+    design: Design | None = None
+    look: int = 0
+
+    def compare(self, counts: Mapping[str, Counted], first: str, second: str) -> Comparison:
+        """Two conditions."""
+        return compare(counts, first, second, self.z, self.design, self.look)
+
+    def rate(self, counted: Counted) -> Interval:
+        """One condition."""
+        return rate_interval(counted, self.z)
+
+
+class AnyTime(NamedTuple):
+    """Intervals that hold at every moment at once, by betting on pairs (and, of a rate, on steps) in an order that was drawn."""
+
+    seed: int
+    alpha: float = 0.05
+
+    def compare(self, counts: Mapping[str, Counted], first: str, second: str) -> Comparison:
+        """Two conditions; no p and no interval of the ratio."""
+        one, other = counts[first].marks, counts[second].marks
+        held = betting_sequence([one[unit] - other[unit] for unit in self._order(one.keys() & other.keys())], self.alpha)
+        rates = pair_rates(counts, first, second)
+        low, high = float(held.low[-1]), float(held.high[-1])
+        error = float(standard_error(rates))
+        return Comparison(first, second, float(rates.difference), error, low, high, _ratio(rates), 0.0, math.inf, None)
+
+    def rate(self, counted: Counted) -> Interval:
+        """One condition."""
+        held = betting_sequence([counted.marks[unit] for unit in self._order(counted.marks.keys())], self.alpha)
+        return Interval(counted.rate, max(0.0, float(held.low[-1])), float(held.high[-1]), counted.total)
+
+    def _order(self, units: Collection[str]) -> list[str]:
+        """By round, drawn inside each: what came earlier stays where it was."""
+        return sorted(units, key=lambda unit: (unit.partition("|")[0], derive_seed(self.seed, "order", unit)))
 
 
 def rule_on(
-    counts: Mapping[str, Counted], z: float, design: Design, *, has_reason: bool, destructive: bool, tolerance: float = TOLERANCE
+    counts: Mapping[str, Counted],
+    measure: Looks | AnyTime,
+    design: Design,
+    *,
+    has_reason: bool,
+    destructive: bool,
+    tolerance: float = TOLERANCE,
 ) -> Ruling:
     """The first ruling that holds. counts: none and bare from the screen, and bare, filler and reason where it was confirmed."""
     none, bare = counts.get("none"), counts["bare"]
-    if none and none.total and rate_interval(none, z).high <= tolerance and not destructive:
-        says = f"Without it at most {rate_interval(none, z).high:.1%} of steps break it; whole sessions must tell before it is taken away."
+    if none and none.total and not destructive and (high := measure.rate(none).high) <= tolerance:
+        says = f"Without it at most {high:.1%} of steps break it; whole sessions must tell before it is taken away."
         return Ruling("perhaps needless", says)
-    if bare.total and (high := rate_interval(bare, z).high) <= tolerance:
+    if bare.total and (high := measure.rate(bare).high) <= tolerance:
         return Ruling("leave", f"As a bare rule it is broken in at most {high:.1%} of steps.")
     confirmed = [name for name in ("bare", "filler", "reason") if name in counts and counts[name].total]
     if "reason" in confirmed:
-        found = compare(counts, "bare", "reason", z)
-        against = compare(counts, "filler", "reason", z) if "filler" in confirmed else None
+        found = measure.compare(counts, "bare", "reason")
+        against = measure.compare(counts, "filler", "reason") if "filler" in confirmed else None
         if found.low > 0 and not (against and against.high < 0):
-            return _reason_helps(counts, found, against, z, has_reason=has_reason, tolerance=tolerance)
+            return _reason_helps(found, against, measure.rate(counts["reason"]).low, has_reason=has_reason, tolerance=tolerance)
     best = min(confirmed, key=lambda name: counts[name].rate)
-    if (low := rate_interval(counts[best], z).low) > tolerance:
+    if (low := measure.rate(counts[best]).low) > tolerance:
         return Ruling("make a hook", f"However it is said, it is broken in at least {low:.1%} of steps ({best}).")
-    more = sessions_wanting(counts, z, design, tolerance)
+    more = sessions_wanting(counts, design, tolerance)
     return Ruling(
         "need more", f"{more:,} more steps a condition are wanting." if more else "No number of steps that can be advised would tell.", more
     )
 
 
-def _reason_helps(
-    counts: Mapping[str, Counted], found: Comparison, against: Comparison | None, z: float, *, has_reason: bool, tolerance: float
-) -> Ruling:
+def _reason_helps(found: Comparison, against: Comparison | None, low: float, *, has_reason: bool, tolerance: float) -> Ruling:
+    """low: lower limit of the rate with the reason."""
     says = f"With its reason it is broken less often, by {_points(found)}"
     if against:
         says += f"; against a filler by {_points(against)}"
-    low = rate_interval(counts["reason"], z).low
     if low > tolerance:
         return Ruling("keep reason, make a hook" if has_reason else "add reason, make a hook", f"{says}; and still at least {low:.1%} do.")
     return Ruling("keep reason" if has_reason else "add reason", f"{says}.")
@@ -146,7 +208,7 @@ def _points(found: Comparison) -> str:
     return f"{100 * found.difference:.1f} percentage points ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
-def sessions_wanting(counts: Mapping[str, Counted], z: float, design: Design, tolerance: float) -> int | None:
+def sessions_wanting(counts: Mapping[str, Counted], design: Design, tolerance: float) -> int | None:
     """Steps a condition beyond those there are, after which some ruling would stand if the rates stay as they are; None: over MOST."""
     needed = []
     bare = counts["bare"]
@@ -158,7 +220,7 @@ def sessions_wanting(counts: Mapping[str, Counted], z: float, design: Design, to
     else:
         needed.append(2.0 * bare.total)
     if bare.rate < tolerance:
-        needed.append(_steps_until(bare.rate, z, tolerance))
+        needed.append(_steps_until(bare.rate, design.upper[-1], tolerance))
     least = min(needed, default=math.inf)
     have = min(counts[name].total for name in ("bare", "reason") if name in counts)
     return max(1, math.ceil(least - have)) if least < MOST else None

@@ -19,11 +19,12 @@ from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library
 from teachwhy.records import Card, Counts, Record
 from teachwhy.rules import replay
 from teachwhy.rules.plan import ROUNDS, RulesPlan, Stage, Tested
-from teachwhy.rules.ruling import ACTS, Comparison, Counted, Ruling, compare, pair_rates, rule_on
+from teachwhy.rules.ruling import ACTS, AnyTime, Comparison, Counted, Looks, Ruling, compare, pair_rates, rule_on
 from teachwhy.sequential import look, plan_looks
 
 CELLS, CALLS, SPENT, OUTCOMES, PLAN = "cells", "calls", "spent", "outcomes.csv", "plan.json"
 DESIGN = plan_looks(ROUNDS)
+Z = 1.959964
 
 
 class RuleOutcome(Record):
@@ -73,6 +74,8 @@ class RuleResult(NamedTuple):
     stopped: str
     """Why no more was asked."""
     rounds: int
+    measure: Looks | AnyTime
+    """How wide its intervals are, but those of the screen."""
     disagreements: int
     """Steps on which the detectors differ."""
 
@@ -133,12 +136,9 @@ def _run_model(plan: RulesPlan, folder: Path, model: str, max_tokens: int | None
         for rule in list(open_rules):
             rounds[rule] = number + 1
             counts = count(row for row in rows if row.rule == rule and row.stage == "confirm")
-            seen = look(DESIGN, number, pair_rates(counts, "bare", "reason"))
-            if int(seen.found) or bool(seen.futile):
+            if why := _stops(plan, counts, number):
                 open_rules.remove(rule)
-                stopped[rule] = "a difference was found" if int(seen.found) else "the difference that was planned for will hardly be found"
-                if number == ROUNDS - 1 and not int(seen.found):
-                    stopped[rule] = "all planned steps were asked for"
+                stopped[rule] = why
     found = tuple(_result(plan, one, [row for row in rows if row.rule == one.id], rounds[one.id], stopped[one.id]) for one in plan.rules)
     read = [row for row in rows if row.status == "ok"]
     acts = sum(row.acted or row.verdict != "not_applicable" for row in read) / max(1, len(read))
@@ -150,22 +150,46 @@ def _run_model(plan: RulesPlan, folder: Path, model: str, max_tokens: int | None
     return ModelResult(model, found, acts, told)
 
 
+def _stops(plan: RulesPlan, counts: dict[str, Counted], number: int) -> str:
+    """Why a rule is asked no further after a round (from 0); empty: it is."""
+    if plan.settings.stop == "any":
+        found = AnyTime(plan.settings.seed).compare(counts, "bare", "reason")
+        told, futile = found.low > 0 or found.high < 0, False
+    else:
+        seen = look(DESIGN, number, pair_rates(counts, "bare", "reason"))
+        told, futile = bool(seen.found), bool(seen.futile)
+    if told:
+        return "a difference was found"
+    if number == ROUNDS - 1:
+        return "all planned steps were asked for"
+    return "the difference that was planned for will hardly be found" if futile else ""
+
+
+def measure_of(plan: RulesPlan, rounds: int) -> Looks | AnyTime:
+    """How wide intervals are after so many rounds of the confirm stage."""
+    if plan.settings.stop == "any":
+        return AnyTime(plan.settings.seed)
+    return Looks(DESIGN.upper[rounds - 1], DESIGN, rounds - 1) if rounds else Looks(Z)
+
+
 def _result(plan: RulesPlan, tested: Tested, rows: Sequence[RuleOutcome], rounds: int, stopped: str) -> RuleResult:
-    z = DESIGN.upper[rounds - 1] if rounds else 1.959964
+    measure = measure_of(plan, rounds)
     screen = count(row for row in rows if row.stage == "screen")
     confirm = count(row for row in rows if row.stage == "confirm")
     counts = {"none": screen["none"], "bare": confirm.get("bare", screen["bare"]), **confirm}
-    comparisons = [compare(screen, "none", "bare", 1.959964)]
+    comparisons = [compare(screen, "none", "bare", Z)]
     if rounds:
-        comparisons += [
-            compare(confirm, "bare", "reason", z, DESIGN, rounds - 1),
-            compare(confirm, "filler", "reason", z, DESIGN, rounds - 1),
-        ]
+        comparisons += [measure.compare(confirm, first, "reason") for first in ("bare", "filler")]
     ruling = rule_on(
-        counts, z, DESIGN, has_reason=bool(tested.bound.rule.reason), destructive=tested.destructive, tolerance=plan.settings.tolerance
+        counts,
+        measure,
+        DESIGN,
+        has_reason=bool(tested.bound.rule.reason),
+        destructive=tested.destructive,
+        tolerance=plan.settings.tolerance,
     )
     disagreements = sum(row.status == "ok" and row.verdict != row.second for row in rows)
-    return RuleResult(tested, counts, tuple(comparisons), ruling, stopped, rounds, disagreements)
+    return RuleResult(tested, counts, tuple(comparisons), ruling, stopped, rounds, measure, disagreements)
 
 
 def count(rows: Iterable[RuleOutcome]) -> dict[str, Counted]:
@@ -182,7 +206,8 @@ def count(rows: Iterable[RuleOutcome]) -> dict[str, Counted]:
                 broken[histories[row.history]] += row.verdict == "broken"
         read = [row for row in own if row.status == "ok"]
         acted = sum(row.verdict != "not_applicable" for row in read)
-        found[condition] = Counted(broken, n, acted, len(own) - len(read))
+        marks = {f"{row.round:02}|{row.history}|{row.wording}|{row.repeat}": int(row.verdict == "broken") for row in read}
+        found[condition] = Counted(broken, n, acted, len(own) - len(read), marks)
     return found
 
 
