@@ -11,21 +11,24 @@ PIP    = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c con
 PINS   = pyproject.toml constraints.txt
 
 help:
-	@echo "make demo    set up, run both studies on the built-in model, make one page"
+	@echo "make demo    set up, run both studies and the rules on the built-in model, make one page"
 	@echo "make test    set up, fetch the built-in model, check the code, run the tests"
 	@echo "make check   set up, check the code alone (ruff, mypy)"
 	@echo "make clean   remove .venv and tool caches; runs/ and the built-in model stay"
 
 # Exit code 3: the study was run, and its answer is withheld.
 demo: .venv/train.stamp
-	@echo "==> demo 1/4: built-in model (once; 93 MB to fetch, about 1 minute)"
+	@echo "==> demo 1/5: built-in model (once; 93 MB to fetch, about 1 minute)"
 	@$(BIN)/teachwhy models get builtin
-	@echo "==> demo 2/4: study of ambiguous choices"
+	@echo "==> demo 2/5: study of ambiguous choices"
 	@$(BIN)/teachwhy study run ambiguity --yes --output runs/ambiguity || [ $$? -eq 3 ]
-	@echo "==> demo 3/4: study of honeypots"
+	@echo "==> demo 3/5: study of honeypots"
 	@$(BIN)/teachwhy study run honeypots --yes --output runs/honeypots || [ $$? -eq 3 ]
-	@echo "==> demo 4/4: one page from both"
-	@$(BIN)/teachwhy report runs/ambiguity runs/honeypots --output runs/demo.html
+	@echo "==> demo 4/5: rules: what a run would find, and what the built-in model prefers (2 to 4 minutes)"
+	@$(BIN)/teachwhy rules simulate --bare 0.04 --reason 0.015 --sessions 780 --output runs/simulate.json
+	@$(BIN)/teachwhy rules prefer builtin --model builtin --wordings 1 --histories 2 --output runs/preference
+	@echo "==> demo 5/5: one page from all"
+	@$(BIN)/teachwhy report runs/ambiguity runs/honeypots runs/preference runs/simulate.json --output runs/demo.html
 	@echo "The page is $(CURDIR)/runs/demo.html"
 
 test: check

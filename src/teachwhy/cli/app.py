@@ -23,7 +23,7 @@ class Noun(NamedTuple):
 
 NOUNS = {
     "study": Noun("Train and measure: does a reason change what a model learns?", "teachwhy.cli.study"),
-    "rules": Noun("Rules for agents: which there are, which have a reason, which a program can check.", "teachwhy.cli.rules"),
+    "rules": Noun("Rules for agents: read, measured on a model, advised on, counted in your own sessions.", "teachwhy.cli.rules"),
     "corpus": Noun("What there is to train on and to measure with: list, read, check.", "teachwhy.cli.corpus"),
     "report": Noun("Make one HTML page from the folders of one or more studies.", "teachwhy.cli.report"),
     "models": Noun("Fetch the built-in model; list what is there.", "teachwhy.cli.models"),

@@ -1,27 +1,21 @@
-"""`teachwhy rules`: read, init, run, fix, simulate, logs."""
+"""`teachwhy rules`: read, init, run, fix, prefer, simulate, logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from teachwhy.cli.rules_shown import show_counts, show_diff, show_plan, show_preference, show_progress, show_result, show_steps, show_table
 from teachwhy.errors import EXIT_CAP
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
-    from teachwhy.rules.bind import Bound
-    from teachwhy.rules.listing import Listing
-    from teachwhy.rules.logs import CountedLogs, CountedRule
     from teachwhy.rules.plan import RulesPlan
-    from teachwhy.rules.run import Event, ModelResult
 
-app = typer.Typer(no_args_is_help=True, help="Rules for agents: which there are, which have a reason, which a program can check.")
+app = typer.Typer(no_args_is_help=True, help="Rules for agents: read, measured on a model, advised on, counted in your own sessions.")
 FILE = typer.Argument(help="A rule file; else the nearest AGENTS.md, CLAUDE.md, .claude/rules, .cursor/rules.", metavar="[FILE]")
 
 
@@ -36,7 +30,7 @@ class FailOn(StrEnum):
 
 @app.callback()
 def root() -> None:
-    """Rules for agents: which there are, which have a reason, which a program can check."""
+    """Rules for agents: read, measured on a model, advised on, counted in your own sessions."""
 
 
 @app.command("read")
@@ -49,13 +43,13 @@ def read_rules(
     from teachwhy.rules.listing import list_rules
 
     if diff:
-        _show_diff(file, diff, format)
+        show_diff(file, diff, format)
         return
     listing, bound = list_rules(file)
     if format == "json":
         typer.echo(listing.model_dump_json(by_alias=True, indent=2))
         return
-    _show_table(listing, bound)
+    show_table(listing, bound)
 
 
 @app.command("init")
@@ -110,7 +104,7 @@ def run_file(
 
     settings = Settings(sessions=sessions, seed=seed, tolerance=tolerate, stop=stop)
     planned = plan_rules(Path(file) if file else None, model or [], settings)
-    _show_plan(planned)
+    show_plan(planned)
     before = _read_baseline(planned, baseline, fail_on or [])
     if plan:
         return
@@ -122,7 +116,7 @@ def run_file(
 
     output.mkdir(parents=True, exist_ok=True)
     try:
-        with _show_steps() as listen:
+        with show_steps() as listen:
             results = run_rules(planned, output, max_tokens=max_tokens, listen=listen)
     except CapReached as reached:
         typer.echo(f"{reached}. With a higher --max-tokens the same command goes on; nothing is asked twice.", err=True)
@@ -136,7 +130,7 @@ def run_file(
     page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_tokens(output))
     write_text(output / "report.html", page)
     for result in results if format == "table" else ():
-        _show_result(result)
+        show_result(result)
     code = _show_findings(planned, whole, before, fail_on or [], format)
     typer.echo(f"The page is {output / 'report.html'}", err=True)
     raise typer.Exit(code)
@@ -222,80 +216,6 @@ def fix_file(
         say("With --output FOLDER the hooks are written to files, and it is shown how they are installed.")
 
 
-def _show_plan(planned: RulesPlan) -> None:
-    from teachwhy.cli.app import strip_controls
-    from teachwhy.report.numbers import count_noun
-
-    size = planned.size()
-    says = f"{count_noun(len(planned.rules), 'rule')} of {planned.name}, {count_noun(len(planned.models), 'model')}: "
-    says += f"{size.calls_least:,} to {size.calls_most:,} calls a model, about {size.tokens_least:,} to {size.tokens_most:,} tokens"
-    typer.echo(f"{says}; --max-tokens caps them.", err=True)
-    for line in planned.left_out:
-        typer.echo(f"not tested: {strip_controls(line)}", err=True)
-    for line in planned.apart:
-        typer.echo(f"length: {strip_controls(line)}", err=True)
-
-
-@contextmanager
-def _show_steps() -> Iterator[Callable[[Event], None]]:
-    """A bar on a terminal, else a line a stage or round."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, highlight=False)
-
-    def name(event: Event) -> str:
-        return f"{event.model}, {event.stage}" + (f" {event.round + 1}" if event.stage == "confirm" else "")
-
-    if not console.is_terminal:
-
-        def say(event: Event) -> None:
-            if event.done == event.total:
-                console.print(f"{name(event)}: {event.total} steps", markup=False)
-
-        yield say
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def draw(event: Event) -> None:
-            if name(event) not in tasks:
-                tasks[name(event)] = progress.add_task(name(event), total=event.total)
-            progress.update(tasks[name(event)], completed=event.done)
-
-        yield draw
-
-
-def _show_result(result: ModelResult) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from teachwhy.cli.app import strip_controls
-    from teachwhy.rules.results import sentence, table_rows
-
-    console = Console(highlight=False)
-    console.print(Text(result.model, style="bold"))
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("line", "check", "none", "bare", "filler", "reason", "ruling"):
-        table.add_column(title, justify="left" if title in ("check", "ruling") else "right", overflow="fold")
-    for row in table_rows(result):
-        table.add_row(*(Text(strip_controls(cell)) for cell in row))
-    console.print(table)
-    console.print("broken steps of those that were read\n", style="dim")
-    for one in result.rules:
-        console.print(strip_controls(sentence(one)), markup=False)
-    differ = sum(one.disagreements for one in result.rules)
-    if differ:
-        console.print(f"The two detectors differ on {differ} steps: see second in outcomes.csv.", markup=False)
-
-
 @app.command("simulate")
 def simulate_rates(
     bare: Annotated[float, typer.Option(help="Rate of broken steps with the bare rule.")],
@@ -306,22 +226,62 @@ def simulate_rates(
     histories: Annotated[int, typer.Option(help="That the steps are spread over.")] = 40,
     spread: Annotated[float, typer.Option(help="Standard deviation of the histories' log-odds.")] = 0.5,
     looks: Annotated[int, typer.Option(help="1, 2, 4, 5 or 10.")] = 10,
+    output: Annotated[Path | None, typer.Option(help="A JSON file beside what is printed; teachwhy report shows it.")] = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",  # noqa: A002
 ) -> None:
     """Say what a run would find if the rates were these: planted rates through the code that reads real runs. Needs no model."""
     import json
 
+    from teachwhy.files import write_text
     from teachwhy.rules.simulate import simulate
 
     found = simulate(bare, reason, sessions, repeats, seed, histories=histories, spread=spread, looks=looks)
+    whole = json.dumps({"schema": "teachwhy.rules.simulate/1", **found._asdict()}, indent=2)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, whole + "\n")
     if format == "json":
-        typer.echo(json.dumps({"schema": "teachwhy.rules.simulate/1", **found._asdict()}, indent=2))
+        typer.echo(whole)
         return
     what = "a difference that is not there is found" if bare == reason else "the difference is found"
     typer.echo(f"{bare:.1%} bare, {reason:.1%} with the reason, at most {sessions:,} steps a condition, {repeats:,} simulated runs")
     typer.echo(f"  {what}: {found.power:.1%} of runs (Monte Carlo error {found.power_se:.1%}); the opposite: {found.opposite:.1%}")
     typer.echo(f"  the interval holds the true difference: {found.coverage:.1%}")
     typer.echo(f"  steps a condition: {found.mean_sessions_per_arm:,.0f} on average; with one look {found.fixed_sessions_per_arm:,.0f}")
+
+
+@app.command("prefer")
+def prefer_steps(
+    file: Annotated[
+        str | None, typer.Argument(help="A rule file; else the nearest. builtin: the built-in rules in an invented file.", metavar="[FILE]")
+    ] = None,
+    model: Annotated[str, typer.Option(help="builtin, a folder with weights, or an id of Hugging Face.")] = "builtin",
+    histories: Annotated[int, typer.Option(min=1, help="A rule.")] = 8,
+    wordings: Annotated[int, typer.Option(min=1, help="A rule; fewer where it has fewer.")] = 5,
+    pairs: Annotated[int, typer.Option(min=1, help="Kept and broken steps a history.")] = 8,
+    seconds: Annotated[float | None, typer.Option(help="No history is begun after that.")] = None,
+    output: Annotated[Path, typer.Option(help="The folder; what is in it is not measured again.")] = Path("runs/preference"),
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",  # noqa: A002
+) -> None:
+    """Say which steps local weights prefer under each condition of a rule. No rate and no ruling; needs the train extra."""
+    import json
+
+    from teachwhy.files import write_text
+    from teachwhy.rules.plan import Settings, plan_rules
+    from teachwhy.rules.preference import measure_preference, preference_json
+
+    planned = plan_rules(Path(file) if file else None, [], Settings(), asks=False)
+    output.mkdir(parents=True, exist_ok=True)
+    with show_progress() as listen:
+        found = measure_preference(
+            planned, model, output, histories=histories, wordings=wordings, pairs=pairs, seconds=seconds, listen=listen
+        )  # fmt: skip
+    whole = json.dumps(preference_json(found), indent=2)
+    write_text(output / "report.json", whole + "\n")
+    if format == "json":
+        typer.echo(whole)
+        return
+    show_preference(found)
 
 
 @app.command("logs")
@@ -339,147 +299,4 @@ def count_sessions(
     if format == "json":
         typer.echo(counted.model_dump_json(by_alias=True, indent=2))
         return
-    _show_counts(counted)
-
-
-def _show_counts(counted: CountedLogs) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from teachwhy.cli.app import strip_controls
-    from teachwhy.report.numbers import count_noun, format_count
-
-    console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("line", "rule", "reason", "opportunities", "broken", "rate (95 %)"):
-        in_full = title not in ("line", "rule")
-        table.add_column(title, justify="left" if title in ("rule", "reason") else "right", overflow="fold", no_wrap=in_full)
-    several = len({one.file for one in counted.rules}) > 1
-    for one in counted.rules:
-        place = Text(strip_controls(f"{one.file}:{one.line}" if several else str(one.line)))
-        reason = Text("yes" if one.reason else "no", style="" if one.reason else "dim")
-        numbers = (format_count(one.opportunities), format_count(one.broken), _rate(one))
-        table.add_row(place, Text(strip_controls(_cut(one.bare, 80))), reason, *numbers)
-    if counted.rules:
-        console.print(table)
-    for one in counted.rules:
-        _show_violations(one)
-    says = f"{count_noun(counted.steps, 'step')} in {count_noun(counted.sessions, 'session')} of the project of {counted.file}."
-    console.print(f"\n{strip_controls(says)}", markup=False, soft_wrap=True)
-    if not counted.rules:
-        console.print(
-            "No rule has a check, so nothing can be counted. To write one, type: teachwhy rules init", markup=False, soft_wrap=True
-        )
-    for note in counted.notes:
-        console.print(strip_controls(note), markup=False, soft_wrap=True)
-    for line in _say_left_out(counted):
-        console.print(strip_controls(line), markup=False, soft_wrap=True)
-
-
-def _say_left_out(counted: CountedLogs) -> Iterator[str]:
-    from teachwhy.report.numbers import count_noun, format_count
-    from teachwhy.rules.logs import LEFT_OUT
-
-    for one in counted.rules:
-        if one.disagreements:
-            yield f"line {one.line}: a second detector reads {count_noun(one.disagreements, 'step')} otherwise: the rate is that unsure."
-    lines = [f"{format_count(n)} {LEFT_OUT[key]}" for key, n in counted.left_out.items() if n]
-    for n in sorted({one.before for one in counted.rules} - {0}):
-        places = ", ".join(str(one.line) for one in counted.rules if one.before == n)
-        lines.append(f"{count_noun(n, 'step')} from when the rule was not in the file (line {places})")
-    if lines:
-        yield f"left out: {'; '.join(lines)}"
-    if counted.unknown:
-        yield f"not known, and not read: {'; '.join(f'{format_count(n)} x {kind}' for kind, n in counted.unknown.items())}"
-
-
-def _rate(rule: CountedRule) -> str:
-    from teachwhy.report.numbers import ABSENT
-    from teachwhy.statistics import wilson_interval
-
-    if not rule.opportunities:
-        return ABSENT
-    found = wilson_interval(rule.broken, rule.opportunities)
-    return f"{100 * found.estimate:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
-
-
-def _show_violations(rule: CountedRule, most: int = 5) -> None:
-    from teachwhy.cli.app import strip_controls
-
-    if not rule.violations:
-        return
-    more = f", the first {most} of {len(rule.violations)}" if len(rule.violations) > most else ""
-    typer.echo(f"\nbroken{more}: {strip_controls(_cut(rule.bare, 80))}")
-    for one in rule.violations[:most]:
-        typer.echo(f"  {strip_controls(one.log)}:{one.line}: {strip_controls(one.command)}")
-
-
-def _show_table(listing: Listing, bound: list[Bound]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from teachwhy.cli.app import strip_controls
-    from teachwhy.report.numbers import count_noun
-    from teachwhy.rules.bind import KEPT
-
-    console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("line", "check", "rule", "reason"):
-        table.add_column(title, justify="right" if title == "line" else "left", overflow="fold", ratio={"rule": 3, "reason": 2}.get(title))
-    for name in dict.fromkeys(one.rule.file for one in bound):
-        if listing.others:
-            table.add_row("", "", Text(name, style="bold"), "")
-        for one in bound:
-            if one.rule.file == name:
-                shown = Text(strip_controls(_cut(one.rule.bare)))
-                reason = Text(strip_controls(_cut(one.reason)) or "none", style="" if one.reason else "dim")
-                table.add_row(str(one.rule.line), one.check_name or Text("none", style="dim"), shown, reason)
-    console.print(table)
-    for one in bound:
-        if one.was:
-            console.print(f"line {one.rule.line}: reworded, kept as {one.rule.id}; it was: {strip_controls(_cut(one.was))}", markup=False)
-        if one.rule.note:
-            console.print(f"line {one.rule.line}: {one.rule.note}", markup=False)
-    for line in listing.skipped:
-        console.print(f"left out: {strip_controls(line)}", markup=False)
-    if listing.unread:
-        lines = ", ".join(map(str, listing.unread[:20])) + (", ..." if len(listing.unread) > 20 else "")
-        says = f"{count_noun(len(listing.unread), 'list item')} of {listing.file} read like no rule: lines {lines}."
-        console.print(f"\n{says} One that is a rule can be added to {KEPT}.", markup=False)
-    n_reasons, n_checks = sum(bool(one.reason) for one in bound), sum(one.check is not None for one in bound)
-    says = f"{count_noun(len(bound), 'rule')} in {listing.file}: {n_reasons} with a reason, {n_checks} with a check."
-    console.print(f"\n{says}", markup=False)
-    if n_checks < len(bound):
-        console.print("A rule without a check cannot be tested yet. To write one, type: teachwhy rules init", markup=False)
-
-
-def _cut(text: str, most: int = 300) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _show_diff(file: Path | None, revision: str, format_: str) -> None:
-    import json
-
-    from teachwhy.cli.app import strip_controls
-    from teachwhy.rules.listing import diff_rules
-    from teachwhy.rules.read import find_rule_files
-
-    changes = [change for path in ([file] if file else find_rule_files(Path.cwd())) for change in diff_rules(path, revision)]
-    if format_ == "json":
-        rows = []
-        for one in changes:
-            before = one.before.model_dump() if one.before else None
-            rows.append({"change": one.kind, "rule": one.rule.model_dump(), "before": before})
-        typer.echo(json.dumps({"schema": "teachwhy.rules.diff/1", "revision": revision, "changes": rows}, indent=2))
-        return
-    for one in changes:
-        typer.echo(f"{one.kind}: {one.rule.file}:{one.rule.line}: {strip_controls(_cut(one.rule.bare))}")
-        if one.kind == "reworded" and one.before:
-            typer.echo(f"  was: {strip_controls(_cut(one.before.bare))}")
-        if one.kind.startswith("reason"):
-            earlier = one.before.reason if one.before else ""
-            typer.echo(f"  reason: {strip_controls(_cut(earlier)) or 'none'} -> {strip_controls(_cut(one.rule.reason)) or 'none'}")
-    if not changes:
-        typer.echo(f"No rule has changed since {revision}.")
+    show_counts(counted)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from teachwhy.report.charts import Bar, draw_bars
-from teachwhy.report.numbers import count_noun, format_count
+from teachwhy.report.numbers import MINUS, count_noun, format_count, format_interval, format_signed
 from teachwhy.report.page import Block, Callout, Code, Column, Details, Facts, Prose, Section, Table, render_page
 from teachwhy.rules.across import over_models, over_rules
 from teachwhy.rules.plan import RulesPlan
@@ -210,3 +211,43 @@ def _again(plan: RulesPlan, command: str, tokens: int) -> list[Block]:
     if plan.left_out:
         blocks.append(Details(f"{count_noun(len(plan.left_out), 'rule')} not tested", (Prose("\n\n".join(plan.left_out)),)))
     return blocks
+
+
+PREFERENCE = """\
+How much likelier local weights find a step that keeps the rule than one that breaks it: log-odds, in nats, as a difference between two
+conditions under the same histories and the same pairs of steps. This is a preference and no rate: nothing was sampled, and no ruling comes
+of it. A model that copies strings prefers what its rule names, whatever is said of it; so the last column sets the rule against its own
+negation, and only that is beyond copying."""
+
+
+def preference_section(held: dict[str, Any], name: str) -> Section:
+    """Of what `teachwhy rules prefer` wrote."""
+    shown = (("bare", "none"), ("reason", "bare"), ("reason", "filler"), ("bare", "negated"))
+    lines = []
+    for rule in held["rules"]:
+        found = {(one["first"], one["second"]): one for one in rule["contrasts"]}
+        lines.append((rule["text"], str(rule["n_histories"]), *(_nats(found.get(pair)) for pair in shown)))
+    columns = (Column("rule", "wide"), Column("histories", "n"), *(Column(f"{a} {MINUS} {b}", "measure") for a, b in shown))
+    caption = f"{held['says']}. Differences in nats, in brackets 95 % intervals over histories and wordings."
+    return Section("Rules: what local weights prefer", name, (Prose(PREFERENCE), Table(columns, tuple(lines), caption)))
+
+
+def _nats(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    return f"{format_signed(found['estimate'])}" + ("" if found["low"] is None else f" ({format_interval(found['low'], found['high'])})")
+
+
+def simulation_section(held: dict[str, Any], name: str) -> Section:
+    """Of what `teachwhy rules simulate --output` wrote."""
+    same = held["bare"] == held["reason"]
+    facts = {
+        "rates": f"{held['bare']:.1%} bare, {held['reason']:.1%} with the reason",
+        "simulated runs": f"{held['repeats']:,}, {held['histories']} histories, seed {held['seed']}",
+        "a difference that is not there is found" if same else "the difference is found": f"{held['power']:.1%} of runs",
+        "the interval holds the true difference": f"{held['coverage']:.1%}",
+        "steps a condition": f"{held['mean_sessions_per_arm']:,.0f} on average, {held['max_sessions_per_arm']:,} at most",
+        "steps of one look with the same power": f"{held['fixed_sessions_per_arm']:,.0f}",
+    }
+    says = "Planted rates, no model: what `teachwhy rules run` would find of them, through the code that reads real runs."
+    return Section("Rules: what a run would find", name, (Prose(says), Facts(tuple(facts.items()))))

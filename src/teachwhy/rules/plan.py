@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from teachwhy.budget import estimate_tokens
 from teachwhy.errors import UserError
 from teachwhy.files import canonical_json, derive_seed, hash_text
+from teachwhy.models.builtin import ALIASES
 from teachwhy.models.roles import check_subject
 from teachwhy.records import Record
 from teachwhy.rules.bind import Bound, BuiltIn, Kept, KeptRule, Wording, bind_rules, read_built_in, read_kept
@@ -119,12 +120,16 @@ def _spread(one: Tested, histories: Sequence[History], conditions: Sequence[Cond
     return found
 
 
-def plan_rules(file: Path | None, models: Sequence[str], settings: Settings) -> RulesPlan:
+def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, asks: bool = True) -> RulesPlan:
     """Everything that can be refused is refused here. file: None: the nearest; `builtin`: the built-in rules in an invented project's file.
 
-    Raises UserError.
+    asks: whether models will be asked by name. Raises UserError.
     """
-    if not models:
+    local = next((one for one in models if one in ALIASES or one.startswith("teachwhy/")), None)
+    if local:
+        hint = "What local weights prefer: teachwhy rules prefer. Or serve them: vLLM, and --model vllm/... or openai-api/..."
+        raise UserError(f"{local} takes no tools here, and the built-in model is too small to judge a file", where="--model", hint=hint)
+    if asks and not models:
         raise UserError("a run needs a model", where="--model", hint="For instance: --model openai/gpt-5-mini; any model of Inspect.")
     for model in models:
         check_subject(model)

@@ -92,8 +92,8 @@ _VERDICTS: dict[str, tuple[CalloutKind, str]] = {
 }
 
 
-def render_runs(views: Sequence[StudyView], title: str, lead: str = "") -> str:
-    """The HTML page of one run or several. lead: what the page is; several runs get a default."""
+def render_runs(views: Sequence[StudyView], title: str, lead: str = "", more: Sequence[Section] = ()) -> str:
+    """The HTML page of one run or several. lead: what the page is; several runs get a default. more: sections that follow."""
     if len(views) == 1:
         sections = study_sections(views[0])
     else:
@@ -106,7 +106,7 @@ def render_runs(views: Sequence[StudyView], title: str, lead: str = "") -> str:
             for view, prefix in zip(views, prefixes, strict=True)
         ]
     footer = f"Made by teachwhy {__version__}. This page is one file: it holds no script and asks nothing of the network."
-    return render_page(title, lead or (ABOUT if len(views) > 1 else ""), sections, footer)
+    return render_page(title, lead or (ABOUT if len(views) > 1 else ""), [*sections, *more], footer)
 
 
 def study_sections(view: StudyView, prefix: str = "") -> list[Section]:
