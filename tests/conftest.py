@@ -13,8 +13,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONGEST = (
-    "test_run", "test_kills", "test_rules_run", "test_outside", "test_api", "test_statistics", "test_comparisons", "test_page_browser", "test_own_scenarios",
-    "test_updates", "test_rules_preference", "test_rules_fix", "test_training", "test_builtin", "test_readings", "test_evaluations", "test_local",
+    "test_run", "test_kills", "test_rules_run", "test_outside", "test_api", "test_statistics", "test_comparisons", "test_page_browser",
+    "test_own_scenarios", "test_updates", "test_rules_preference", "test_rules_fix", "test_training", "test_builtin", "test_readings",
+    "test_evaluations", "test_local",
 )  # fmt: skip
 """Files that wait for processes or simulate: first, so that no core idles while another does them at the end."""
 
