@@ -249,6 +249,7 @@ def test_cap_on_tokens_holds_and_more_goes_on(file: Path, tmp_path: Path, server
     words = (file, "--model", "openai-api/here/a", "--sessions", "40", "--yes", "--output", tmp_path / "run")
     stopped = call(*words, "--max-tokens", "8000", env=surroundings(server))
     assert stopped.exit_code == EXIT_CAP, stopped.output
+    assert "is under what the screen alone takes" in stopped.stderr
     assert 1 <= len(server.asked) * server.tokens <= 8_000
     n_before = len(server.asked)
     done = call(*words, "--max-tokens", "1000000", env=surroundings(server))

@@ -104,7 +104,7 @@ def run_file(
 
     settings = Settings(sessions=sessions, seed=seed, tolerance=tolerate, stop=stop)
     planned = plan_rules(Path(file) if file else None, model or [], settings)
-    show_plan(planned)
+    show_plan(planned, max_tokens)
     before = _read_baseline(planned, baseline, fail_on or [])
     if plan:
         return

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from teachwhy.rules.run import Event, ModelResult
 
 
-def show_plan(planned: RulesPlan) -> None:
+def show_plan(planned: RulesPlan, max_tokens: int | None = None) -> None:
     from teachwhy.cli.app import strip_controls
     from teachwhy.report.numbers import count_noun
 
@@ -28,6 +28,9 @@ def show_plan(planned: RulesPlan) -> None:
     says = f"{count_noun(len(planned.rules), 'rule')} of {planned.name}, {count_noun(len(planned.models), 'model')}: "
     says += f"{size.calls_least:,} to {size.calls_most:,} calls a model, about {size.tokens_least:,} to {size.tokens_most:,} tokens"
     typer.echo(f"{says}; --max-tokens caps them.", err=True)
+    if max_tokens is not None and max_tokens < size.tokens_least * len(planned.models):
+        says = f"--max-tokens {max_tokens:,} is under what the screen alone takes: the run will stop in it, and keep what is done."
+        typer.echo(says, err=True)
     for line in planned.left_out:
         typer.echo(f"not tested: {strip_controls(line)}", err=True)
     for line in planned.apart:
