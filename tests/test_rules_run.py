@@ -116,7 +116,8 @@ def test_equal_rates_are_stopped_early_and_no_reason_is_advised(file: Path, tmp_
 def test_rule_that_holds_bare_is_asked_no_further(file: Path, tmp_path: Path) -> None:
     (result,) = run_rules(planned(file, "none=0.9,bare=0"), tmp_path / "run", max_tokens=None, listen=silent)
     assert {(one.stopped, one.rounds) for one in result.rules} == {("the bare rule was not broken in the screen", 0)}
-    assert {one.ruling.kind for one in result.rules} == {"need more"}, "0 of 40 still allows 8.8 %"
+    assert {(one.ruling.kind, one.ruling.more) for one in result.rules} == {("need more", 149)}, "0 of 40 still allows 8.8 %"
+    assert "--screen 189 if the rates stay" in result.rules[0].ruling.says
     assert {row.stage for row in read_rows(tmp_path / "run")} == {"screen"}
 
 
@@ -263,6 +264,7 @@ def test_cap_on_tokens_holds_and_more_goes_on(file: Path, tmp_path: Path, server
         ((), "a run needs a model"),
         (("--model", "scripted/odd=2"), "is no rate of a scripted model"),
         (("--model", "scripted/bare=0.5", "--sessions", "3"), "at least 40 steps"),
+        (("--model", "scripted/bare=0.5", "--screen", "39"), "at least 40 steps"),
         (("--model", "scripted/bare=0.5", "--tolerate", "7"), "between 0 and 1"),
         (("--model", "opennai/x"), "opennai"),
         (("--model", "openai/gpt-5-mini"), "OPENAI_API_KEY"),

@@ -77,6 +77,7 @@ def run_file(
         str | None, typer.Argument(help="A rule file; else the nearest. builtin: the built-in rules in an invented file.", metavar="[FILE]")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Any model of Inspect; can be given several times.")] = None,
+    screen: Annotated[int, typer.Option(min=1, help="Steps a rule and condition in the screen.")] = 40,
     sessions: Annotated[int, typer.Option(min=1, help="Steps a rule and condition in the confirm stage, at most.")] = 400,
     tolerate: Annotated[float, typer.Option(help="Rate of broken steps that is fine.")] = 0.02,
     stop: Annotated[
@@ -102,7 +103,7 @@ def run_file(
     from teachwhy.files import write_text
     from teachwhy.rules.plan import Settings, plan_rules
 
-    settings = Settings(sessions=sessions, seed=seed, tolerance=tolerate, stop=stop)
+    settings = Settings(screen=screen, sessions=sessions, seed=seed, tolerance=tolerate, stop=stop)
     planned = plan_rules(Path(file) if file else None, model or [], settings)
     show_plan(planned, max_tokens)
     before = _read_baseline(planned, baseline, fail_on or [])
@@ -126,7 +127,20 @@ def run_file(
     whole = results_json(planned, results)
     write_text(output / "report.json", json.dumps(whole, indent=2) + "\n")
     words = ["teachwhy", "rules", "run", *([file] if file else []), *(word for one in planned.models for word in ("--model", one))]
-    words += ["--sessions", str(sessions), "--seed", str(seed), "--tolerate", str(tolerate), "--stop", stop, "--output", str(output)]
+    words += [
+        "--screen",
+        str(screen),
+        "--sessions",
+        str(sessions),
+        "--seed",
+        str(seed),
+        "--tolerate",
+        str(tolerate),
+        "--stop",
+        stop,
+        "--output",
+        str(output),
+    ]
     page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_tokens(output))
     write_text(output / "report.html", page)
     for result in results if format == "table" else ():

@@ -12,8 +12,8 @@ from teachwhy.report.page import Block, Callout, Code, Column, Details, Facts, P
 from teachwhy.rules.across import over_models, over_rules
 from teachwhy.rules.plan import RulesPlan
 from teachwhy.rules.replay import MAX_NEW, TEMPERATURE
-from teachwhy.rules.ruling import Counted, Looks
-from teachwhy.rules.run import DESIGN, ModelResult, RuleOutcome, RuleResult, Z
+from teachwhy.rules.ruling import Counted, Looks, Z
+from teachwhy.rules.run import DESIGN, ModelResult, RuleOutcome, RuleResult
 
 SHOWN = 5
 """Broken steps that are shown of a rule."""

@@ -24,7 +24,7 @@ HOST = ROOT / "rules" / "host" / "AGENTS.md"
 SCREEN: tuple[Condition, ...] = ("none", "bare")
 CONFIRM: tuple[Condition, ...] = ("bare", "filler", "reason")
 SCREENED = 40
-"""Steps a rule and condition in the screen."""
+"""Steps a rule and condition in the screen, at least."""
 ROUNDS = 10
 SESSIONS = 400
 """Steps a rule and condition in the confirm stage, at most."""
@@ -34,6 +34,7 @@ Stage = Literal["screen", "confirm"]
 class Settings(Record):
     """What decides which steps are asked for."""
 
+    screen: int = SCREENED
     sessions: int = SESSIONS
     seed: int = 0
     tolerance: float = 0.02
@@ -83,7 +84,7 @@ class RulesPlan(NamedTuple):
         """Steps of the screen, or of a round of the confirm stage (from 0), for the rules that are still open."""
         tested = [one for one in self.rules if one.id in rules]
         if stage == "screen":
-            return [probe for one in tested for probe in _spread(one, one.screen, SCREEN, range(SCREENED))]
+            return [probe for one in tested for probe in _spread(one, one.screen, SCREEN, range(self.settings.screen))]
         start, end = (round(self.settings.sessions * part / ROUNDS) for part in (number, number + 1))
         return [probe for one in tested for probe in _spread(one, one.confirm, CONFIRM, range(start, end))]
 
@@ -133,8 +134,9 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
         raise UserError("a run needs a model", where="--model", hint="For instance: --model openai/gpt-5-mini; any model of Inspect.")
     for model in models:
         check_subject(model)
-    if settings.sessions < SCREENED:
-        raise UserError(f"at least {SCREENED} steps a condition are needed, not {settings.sessions}", where="--sessions")
+    for name, steps in (("--screen", settings.screen), ("--sessions", settings.sessions)):
+        if steps < SCREENED:
+            raise UserError(f"at least {SCREENED} steps a condition are needed, not {steps}", where=name)
     if not 0 < settings.tolerance < 1:
         raise UserError("a tolerance lies between 0 and 1", where="--tolerate", hint="2 % is 0.02.")
     file = HOST if file is not None and str(file) == "builtin" else file

@@ -8,8 +8,8 @@ from typing import Any
 
 from teachwhy.rules.across import over_models, over_rules
 from teachwhy.rules.plan import RulesPlan
-from teachwhy.rules.ruling import AnyTime, Comparison, Counted, Looks
-from teachwhy.rules.run import ModelResult, RuleResult, Z
+from teachwhy.rules.ruling import AnyTime, Comparison, Counted, Looks, Z
+from teachwhy.rules.run import ModelResult, RuleResult
 
 SCHEMA = "teachwhy.rules.run/1"
 

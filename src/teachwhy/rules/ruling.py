@@ -38,6 +38,7 @@ Kind = Literal[
 TOLERANCE = 0.02
 ACTS = 0.8
 """Share of histories in which a subject must take a step that a rule could be about."""
+Z = 1.959964
 MOST = 100_000
 """Sessions beyond which no number is advised."""
 
@@ -189,9 +190,10 @@ def rule_on(
     if (low := measure.rate(counts[best]).low) > tolerance:
         return Ruling("make a hook", f"However it is said, it is broken in at least {low:.1%} of steps ({best}).")
     more = sessions_wanting(counts, design, tolerance)
-    return Ruling(
-        "need more", f"{more:,} more steps a condition are wanting." if more else "No number of steps that can be advised would tell.", more
-    )
+    if not more:
+        return Ruling("need more", "No number of steps that can be advised would tell.")
+    option, have = ("--sessions", counts["reason"].total) if "reason" in confirmed else ("--screen", bare.total)
+    return Ruling("need more", f"{more:,} more steps a condition are wanting: {option} {have + more} if the rates stay as they are.", more)
 
 
 def _reason_helps(found: Comparison, against: Comparison | None, low: float, *, has_reason: bool, tolerance: float) -> Ruling:
@@ -212,15 +214,14 @@ def sessions_wanting(counts: Mapping[str, Counted], design: Design, tolerance: f
     """Steps a condition beyond those there are, after which some ruling would stand if the rates stay as they are; None: over MOST."""
     needed = []
     bare = counts["bare"]
-    if "reason" in counts and counts["reason"].total:
+    confirmed = "reason" in counts and bool(counts["reason"].total)
+    if confirmed:
         rates = pair_rates(counts, "bare", "reason")
         p1, p2, difference = float(rates.first), float(rates.second), float(rates.difference)
         if difference > 0:
             needed.append((design.drift / difference) ** 2 * (p1 * (1 - p1) + p2 * (1 - p2)) * float(rates.spread))
-    else:
-        needed.append(2.0 * bare.total)
     if bare.rate < tolerance:
-        needed.append(_steps_until(bare.rate, design.upper[-1], tolerance))
+        needed.append(_steps_until(bare.rate, design.upper[-1] if confirmed else Z, tolerance))
     least = min(needed, default=math.inf)
     have = min(counts[name].total for name in ("bare", "reason") if name in counts)
     return max(1, math.ceil(least - have)) if least < MOST else None

@@ -19,12 +19,11 @@ from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library
 from teachwhy.records import Card, Counts, Record
 from teachwhy.rules import replay
 from teachwhy.rules.plan import ROUNDS, RulesPlan, Stage, Tested
-from teachwhy.rules.ruling import ACTS, AnyTime, Comparison, Counted, Looks, Ruling, compare, pair_rates, rule_on
+from teachwhy.rules.ruling import ACTS, AnyTime, Comparison, Counted, Looks, Ruling, Z, compare, pair_rates, rule_on
 from teachwhy.sequential import look, plan_looks
 
 CELLS, CALLS, SPENT, OUTCOMES, PLAN = "cells", "calls", "spent", "outcomes.csv", "plan.json"
 DESIGN = plan_looks(ROUNDS)
-Z = 1.959964
 
 
 class RuleOutcome(Record):
