@@ -360,7 +360,7 @@ def test_check_that_changed_since_the_run_is_said(file: Path, tmp_path: Path) ->
 
 def test_run_is_fixed_from_end_to_end(tmp_path: Path) -> None:
     path = write(tmp_path / "app" / "AGENTS.md", f"- {PNPM.bare}\n")
-    words = f"run {shlex.quote(str(path))} --model scripted/none=1,bare=0.7,filler=0.7,reason=0.3 --sessions 400 --yes --output"
+    words = f"run {shlex.quote(str(path))} --model scripted/none=1,bare=0.7,filler=0.7,reason=0.3 --sessions 100 --yes --output"
     done = CliRunner().invoke(cli.app, ["rules", *shlex.split(words), str(tmp_path / "run"), "--fail-on", "broken"], prog_name="teachwhy")
     assert done.exit_code == 1, done.output
     assert "broken: line 1, 'Use pnpm, never npm or yarn'" in done.stdout

@@ -69,7 +69,7 @@ def planned(file: Path, rates: str, **settings: Any) -> RulesPlan:
     return plan_rules(file, [f"scripted/{rates}"], Settings(**settings))
 
 
-PLANTED = {"none": 0.9, "bare": 0.4, "filler": 0.4, "reason": 0.02}
+PLANTED = {"none": 0.95, "bare": 0.7, "filler": 0.7, "reason": 0.02}
 
 
 class Ran(NamedTuple):
@@ -87,10 +87,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     path = folder / "AGENTS.md"
     path.write_text(TWO)
     rates = ",".join(f"{name}={rate}" for name, rate in PLANTED.items())
-    words = (path, "--model", f"scripted/{rates}", "--sessions", "80", "--yes", "--format", "json", "--output", folder / "run")
+    words = (path, "--model", f"scripted/{rates}", "--sessions", "50", "--yes", "--format", "json", "--output", folder / "run")
     found = call(*words)
     assert found.exit_code == 0, found.output
-    return Ran(words, folder / "run", planned(path, rates, sessions=80), json.loads(found.stdout))
+    return Ran(words, folder / "run", planned(path, rates, sessions=50), json.loads(found.stdout))
 
 
 def test_planted_rates_are_recovered_and_ruled_on(ran: Ran) -> None:
@@ -121,7 +121,7 @@ def test_rule_that_holds_bare_is_asked_no_further(file: Path, tmp_path: Path) ->
     assert {row.stage for row in read_rows(tmp_path / "run")} == {"screen"}
 
 
-@pytest.mark.parametrize("rates", ["none=0.3,bare=0.3,reason=0.0", "none=0.9,bare=0.1,acts=0.5"])
+@pytest.mark.parametrize("rates", ["none=0,bare=0", "none=0.9,bare=0,acts=0.5"])
 def test_model_that_does_not_heed_rules_or_does_not_act_judges_no_file(file: Path, tmp_path: Path, rates: str) -> None:
     (result,) = run_rules(planned(file, rates, sessions=40), tmp_path / "run", max_tokens=None, listen=silent)
     assert not result.judged
@@ -175,7 +175,7 @@ def test_page_says_what_was_done_and_what_it_does_not_show(ran: Ran) -> None:
 
 
 def test_killed_run_goes_on_to_the_same_steps(file: Path, tmp_path: Path) -> None:
-    model = "scripted/none=0.9,bare=0.3,filler=0.2,reason=0.05"
+    model = "scripted/none=0.5,bare=0"  # which ends with the screen
     words = [sys.executable, "-m", "teachwhy", "rules", "run", str(file), "--model", model, "--sessions", "40", "--yes", "--output"]
     whole = call(file, "--model", model, "--sessions", "40", "--yes", "--output", tmp_path / "whole")
     assert whole.exit_code == 0, whole.output
