@@ -64,7 +64,7 @@ def whole(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return file.parent / "run"
 
 
-SPAN = 8.0
+SPAN = 6.0
 """Seconds in which a study this small starts its workers and does most of its cells."""
 
 
