@@ -218,10 +218,6 @@ def test_answers_of_every_kind_are_read(answer: ModelOutput, step: Step) -> None
     assert (found.message, tuple(found.bash)) == (step.message, tuple(step.bash))
 
 
-class Talkative(Server):
-    """Answers with words, junk and the rule's own text; it calls no tool."""
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 
 from teachwhy.errors import CAP_WORDS, CapReached
+from teachwhy.files import CARD, read_card
 
 CHARACTERS_A_TOKEN = 4.0
 """Of English text, on average; for estimates."""
@@ -66,3 +68,19 @@ class TokenCap:
             self._note(self.used + self.held)
             self._freed.set()
             self._freed = anyio.Event()
+
+
+SPENT = "spent"
+"""File of a cell that is not done: tokens that its calls took."""
+
+
+def spent_tokens(cells_dir: Path, but: Path | None = None) -> int:
+    """Tokens that calls to APIs took in this folder, in cells that are done and in those that are not. but: the .part folder of a cell
+    that counts its own."""
+    spent = 0
+    for folder in cells_dir.iterdir() if cells_dir.is_dir() else ():
+        if (folder / CARD).is_file():
+            spent += int(read_card(folder).spend.get("tokens", 0))
+        elif (folder / SPENT).is_file() and folder != but:
+            spent += int((folder / SPENT).read_text() or 0)
+    return spent

@@ -269,3 +269,15 @@ def _run_git(root: Path, *words: str) -> str:
         return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:  # no git on this machine
         return ""
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Any]) -> None:
+    """A row for each record, empty where it has no value; numbers in full. The file is there whole or not at all."""
+    import csv
+
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([getattr(row, name) for name in columns] for row in rows)
+    part.replace(path)

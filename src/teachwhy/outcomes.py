@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teachwhy.errors import UserError
+from teachwhy.files import write_csv
 from teachwhy.records import Outcome, Reading, Status
 
 if TYPE_CHECKING:
@@ -61,13 +62,8 @@ def _number(value: Any) -> float | None:
 
 
 def write_outcomes(path: Path, rows: Iterable[Outcome]) -> None:
-    """outcomes.csv: one row an outcome, empty where there is no value; numbers in full."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
-    part.replace(path)
+    """outcomes.csv: one row an outcome."""
+    write_csv(path, COLUMNS, rows)
 
 
 def read_outcomes(path: Path) -> list[Outcome]:

@@ -49,9 +49,7 @@ def _rules_sections(runs: list[Path]) -> Iterator[tuple[Path, Section]]:
     """What of the paths is of rules, by the schema that its JSON names."""
     import json
 
-    from teachwhy.rules.page import preference_section, simulation_section
-
-    makers = {"teachwhy.rules.preference/1": preference_section, "teachwhy.rules.simulate/1": simulation_section}
+    makers = {"teachwhy.rules.preference/1": "preference_section", "teachwhy.rules.simulate/1": "simulation_section"}
     for number, run in enumerate(runs, 1):
         path = run if run.is_file() else run / "report.json"
         try:
@@ -59,4 +57,6 @@ def _rules_sections(runs: list[Path]) -> Iterator[tuple[Path, Section]]:
         except (OSError, ValueError):
             continue  # said where a study is looked for
         if isinstance(held, dict) and (make := makers.get(str(held.get("schema")))):
-            yield run, make(held, f"rules-{number}")
+            from teachwhy.rules import page  # late: it imports Inspect, which the pages of studies do without
+
+            yield run, getattr(page, make)(held, f"rules-{number}")

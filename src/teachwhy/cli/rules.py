@@ -111,9 +111,10 @@ def run_file(
         return
     if not yes and not typer.confirm("Start?", err=True):
         raise typer.Abort
+    from teachwhy.budget import spent_tokens
     from teachwhy.rules.page import render_rules
     from teachwhy.rules.results import results_json
-    from teachwhy.rules.run import read_rows, run_rules, spent_tokens
+    from teachwhy.rules.run import CELLS, read_rows, run_rules
 
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -141,7 +142,7 @@ def run_file(
         "--output",
         str(output),
     ]
-    page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_tokens(output))
+    page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_tokens(output / CELLS))
     write_text(output / "report.html", page)
     for result in results if format == "table" else ():
         show_result(result)

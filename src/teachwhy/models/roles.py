@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from teachwhy.errors import UserError
+
+if TYPE_CHECKING:
+    from inspect_ai.model import Model
 
 
 def check_subject(model: str) -> None:
@@ -20,3 +24,11 @@ def check_subject(model: str) -> None:
         key = re.search(r"\b[A-Z][A-Z0-9_]*_API_KEY\b", said)
         hint = f"Type: export {key[0]}=..." if key else "Providers and how they are named: https://inspect.aisi.org.uk/models.html"
         raise UserError(f"{model} cannot be asked: {said[:300]}", hint=hint) from None
+
+
+def open_subject(model: str) -> Model:
+    """The model, its calls retried a bounded number of times (Inspect retries for ever by default) and its answers kept."""
+    from inspect_ai.model import CachePolicy, GenerateConfig, get_model
+
+    kept = CachePolicy(expiry=None)  # a cell that is gone on with asks nothing twice; its folder is dropped when the cell is done
+    return get_model(model, memoize=False, config=GenerateConfig(max_retries=6, timeout=120, cache=kept))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -15,7 +15,6 @@ from inspect_ai.model import (
     ChatMessageTool,
     ChatMessageUser,
     GenerateConfig,
-    Model,
     ModelOutput,
     get_model,
 )
@@ -185,8 +184,3 @@ def rule_scorer() -> Scorer:
         )
 
     return score
-
-
-def model_for(name: str, args: Mapping[str, Any] | None = None) -> Model:
-    """A subject; its calls are retried a bounded number of times."""
-    return get_model(name, memoize=False, config=GenerateConfig(max_retries=6, timeout=120), **(args or {}))

@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from teachwhy.budget import TokenCap
+from teachwhy.budget import SPENT, TokenCap, spent_tokens
 from teachwhy.errors import CAP_WORDS, CapReached, UserError
-from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library_versions, now, publish, read_card, write_card, write_text
+from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library_versions, now, publish, write_card, write_csv, write_text
+from teachwhy.models.roles import open_subject
 from teachwhy.records import Card, Counts, Record
 from teachwhy.rules import replay
 from teachwhy.rules.plan import ROUNDS, RulesPlan, Stage, Tested
 from teachwhy.rules.ruling import ACTS, AnyTime, Comparison, Counted, Looks, Ruling, Z, compare, pair_rates, rule_on
 from teachwhy.sequential import look, plan_looks
 
-CELLS, CALLS, SPENT, OUTCOMES, PLAN = "cells", "calls", "spent", "outcomes.csv", "plan.json"
+CELLS, CALLS, OUTCOMES, PLAN = "cells", "calls", "outcomes.csv", "plan.json"
 DESIGN = plan_looks(ROUNDS)
 
 
@@ -99,7 +100,7 @@ def run_rules(plan: RulesPlan, folder: Path, *, max_tokens: int | None, listen: 
     """Ask what is not there yet, model by model; then write outcomes.csv. Raises CapReached where the cap on tokens is met, UserError."""
     _keep_plan(plan, folder)
     results = [_run_model(plan, folder, model, max_tokens, listen) for model in plan.models]
-    write_rows(folder / OUTCOMES, read_rows(folder))
+    write_csv(folder / OUTCOMES, COLUMNS, read_rows(folder))
     return results
 
 
@@ -228,7 +229,6 @@ def _ask_anew(
 ) -> None:  # fmt: skip
     import inspect_ai
     from inspect_ai.log import read_eval_log
-    from inspect_ai.model import CachePolicy, GenerateConfig, get_model
 
     started, done = time.monotonic(), 0
 
@@ -241,9 +241,9 @@ def _ask_anew(
     with publish(cell) as part:
         part.mkdir(parents=True, exist_ok=True)
         used = int((part / SPENT).read_text()) if (part / SPENT).is_file() else 0
-        limit = None if max_tokens is None else max(0, max_tokens - spent_tokens(folder, but=part))
+        limit = None if max_tokens is None else max(0, max_tokens - spent_tokens(folder / CELLS, but=part))
         replay.cap = TokenCap(limit, used, lambda tokens: write_text(part / SPENT, str(tokens)))
-        subject = get_model(model, memoize=False, config=GenerateConfig(max_retries=6, timeout=120, cache=CachePolicy(expiry=None)))
+        subject = open_subject(model)
         os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
         replay.listeners[:] = [tell]
         try:
@@ -257,17 +257,18 @@ def _ask_anew(
             del os.environ["INSPECT_CACHE_DIR"]
         if not logs or logs[0].status != "success":
             raise UserError(f"the steps of {model} ended as {logs[0].status if logs else 'no log'}", where=str(part / "logs"))
-        rows = _read_steps(read_eval_log(logs[0].location), model, stage, number)
+        log = read_eval_log(logs[0].location)
+        rows = _read_steps(log, model, stage, number)
         n_dead = sum(row.status == "dead" for row in rows)
         if replay.cap.reached or n_dead > 0.1 * len(rows):
-            why = _first_error(logs[0].location)
+            why = _first_error(log)
             shutil.rmtree(part / "logs")
             if replay.cap.reached:
                 raise CapReached(f"{CAP_WORDS}; {len(rows) - n_dead} of {len(rows)} steps of this round are done and kept")
             raise UserError(
                 f"{n_dead} of {len(rows)} steps of {model} could not be had: {why}", where=str(folder), hint="Type the same again."
             )
-        write_rows(part / OUTCOMES, rows)
+        write_csv(part / OUTCOMES, COLUMNS, rows)
         lost = {name: n for name in ("truncated",) if (n := sum(row.status == name for row in rows))}
         write_card(
             part,
@@ -283,22 +284,9 @@ def _ask_anew(
         (part / SPENT).unlink(missing_ok=True)
 
 
-def _first_error(location: str) -> str:
-    from inspect_ai.log import read_eval_log
-
-    errors = [sample.error.message for sample in read_eval_log(location).samples or [] if sample.error]
+def _first_error(log: Any) -> str:
+    errors = [sample.error.message for sample in log.samples or [] if sample.error]
     return errors[0].splitlines()[0][:200] if errors else "?"
-
-
-def spent_tokens(folder: Path, but: Path | None = None) -> int:
-    """Tokens of all calls in a run's folder, of cells that are done and of those that are not."""
-    total = 0
-    for cell in (folder / CELLS).iterdir() if (folder / CELLS).is_dir() else ():
-        if (cell / CARD).is_file():
-            total += int(read_card(cell).spend.get("tokens", 0))
-        elif cell != but and (cell / SPENT).is_file():
-            total += int((cell / SPENT).read_text() or 0)
-    return total
 
 
 def _read_steps(log: Any, model: str, stage: Stage, number: int) -> list[RuleOutcome]:
@@ -321,16 +309,6 @@ def _read_steps(log: Any, model: str, stage: Stage, number: int) -> list[RuleOut
 
 
 COLUMNS = tuple(RuleOutcome.model_fields)
-
-
-def write_rows(path: Path, rows: Iterable[RuleOutcome]) -> None:
-    """outcomes.csv."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
-    part.replace(path)
 
 
 def read_rows(folder: Path) -> list[RuleOutcome]:

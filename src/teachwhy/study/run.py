@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from teachwhy.budget import spent_tokens
 from teachwhy.corpora import NAMES, hash_corpus
 from teachwhy.errors import UserError
 from teachwhy.files import CARD, canonical_json, explain_os_error, hash_file, hash_folder, hash_text, now, read_card, write_text
@@ -26,7 +27,7 @@ from teachwhy.records import CellSummary
 from teachwhy.study.outside import outside_readings
 from teachwhy.study.plan import TRAININGS, Cell, Plan, own_scenarios
 from teachwhy.study.schema import StudySpec, comparable, shipped_hash
-from teachwhy.study.worker import SPENT, Step, end_children, prepare_cell, run_cell, start_worker, take_messages
+from teachwhy.study.worker import Step, end_children, prepare_cell, run_cell, start_worker, take_messages
 
 WORKER_BYTES = 2.5 * 2**30
 """Memory kept for a worker: the built-in model takes about 2 GB while training."""
@@ -163,7 +164,7 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
             for cell in ready:
                 if max_tokens is not None and cell.source == "api" and any(one.source == "api" for one in running.values()):
                     continue
-                left = None if max_tokens is None else max(0, max_tokens - spent_tokens(cells_dir, but=cell))
+                left = None if max_tokens is None else max(0, max_tokens - spent_tokens(cells_dir, but=cells_dir / f"{cell.folder}.part"))
                 if cell in waiting:
                     waiting.remove(cell)
                 prepare_cell(cells_dir, cell, plan.batches.get(cell.id))
@@ -244,17 +245,6 @@ class _Pool:
             process.terminate()
         for process in processes:
             process.join(timeout=5)
-
-
-def spent_tokens(cells_dir: Path, but: Cell | None = None) -> int:
-    """Tokens that calls to APIs took in this folder, in cells that are done and in those that are not. but: a cell that counts its own."""
-    spent = 0
-    for folder in cells_dir.iterdir() if cells_dir.is_dir() else ():
-        if (folder / CARD).is_file():
-            spent += int(read_card(folder).spend.get("tokens", 0))
-        elif (folder / SPENT).is_file() and not (but and folder.name == f"{but.folder}.part"):
-            spent += int((folder / SPENT).read_text() or 0)
-    return spent
 
 
 @contextmanager

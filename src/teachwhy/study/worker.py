@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from teachwhy.budget import TokenCap
+from teachwhy.budget import SPENT, TokenCap
 from teachwhy.errors import CAP_WORDS, CapReached, CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
+from teachwhy.models.roles import open_subject
 from teachwhy.records import Card, Counts, Outcome
 from teachwhy.study.plan import Batches, Cell
 from teachwhy.study.schema import Evaluation
@@ -26,8 +27,6 @@ ROWS = "rows.jsonl"
 OUTCOMES = "outcomes.csv"
 CALLS = "calls"
 """Answers of an API to a cell that is not done yet."""
-SPENT = "spent"
-"""Tokens that they took."""
 
 
 class Step(NamedTuple):
@@ -258,12 +257,10 @@ def _drop_damaged(logs: Path) -> None:
 
 
 def _model(cell: Cell, weights: Weights) -> Any:
-    from inspect_ai.model import CachePolicy, GenerateConfig, get_model
+    from inspect_ai.model import get_model
 
     if cell.source == "api":
-        kept = CachePolicy(expiry=None)  # a cell that is gone on with asks nothing twice; its folder is dropped when the cell is done
-        bounded = GenerateConfig(max_retries=6, timeout=120, cache=kept)  # Inspect retries for ever by default
-        return get_model(cell.model, memoize=False, config=bounded)
+        return open_subject(cell.model)
     adapters = [str(path) for path in weights.adapters]
     return get_model(f"teachwhy/{weights.base}", memoize=False, adapters=adapters, dtype="float32", threads=_threads)
 
