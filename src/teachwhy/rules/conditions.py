@@ -14,6 +14,8 @@ from teachwhy.rules.read import Rule
 Condition = Literal["none", "bare", "filler", "reason", "always", "negated"]
 CONDITIONS: tuple[Condition, ...] = ("none", "bare", "filler", "reason", "always", "negated")
 WRITTEN: tuple[Condition, ...] = ("bare", "filler", "reason", "always", "negated")
+PREFERRED: tuple[tuple[Condition, Condition], ...] = (("bare", "none"), ("reason", "bare"), ("reason", "filler"), ("bare", "negated"))
+"""Contrasts of a preference that are shown; first less second."""
 ALLOWED = 3
 """Tokens by which filler, reason and always may differ in length."""
 

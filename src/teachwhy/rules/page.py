@@ -10,6 +10,7 @@ from teachwhy.report.charts import Bar, draw_bars
 from teachwhy.report.numbers import MINUS, count_noun, format_count, format_interval, format_signed
 from teachwhy.report.page import Block, Callout, Code, Column, Details, Facts, Prose, Section, Table, render_page
 from teachwhy.rules.across import over_models, over_rules
+from teachwhy.rules.conditions import PREFERRED
 from teachwhy.rules.plan import RulesPlan
 from teachwhy.rules.replay import MAX_NEW, TEMPERATURE
 from teachwhy.rules.ruling import Counted, Looks, Z
@@ -222,12 +223,11 @@ negation, and only that is beyond copying."""
 
 def preference_section(held: dict[str, Any], name: str) -> Section:
     """Of what `teachwhy rules prefer` wrote."""
-    shown = (("bare", "none"), ("reason", "bare"), ("reason", "filler"), ("bare", "negated"))
     lines = []
     for rule in held["rules"]:
         found = {(one["first"], one["second"]): one for one in rule["contrasts"]}
-        lines.append((rule["text"], str(rule["n_histories"]), *(_nats(found.get(pair)) for pair in shown)))
-    columns = (Column("rule", "wide"), Column("histories", "n"), *(Column(f"{a} {MINUS} {b}", "measure") for a, b in shown))
+        lines.append((rule["text"], str(rule["n_histories"]), *(_nats(found.get(pair)) for pair in PREFERRED)))
+    columns = (Column("rule", "wide"), Column("histories", "n"), *(Column(f"{a} {MINUS} {b}", "measure") for a, b in PREFERRED))
     caption = f"{held['says']}. Differences in nats, in brackets 95 % intervals over histories and wordings."
     return Section("Rules: what local weights prefer", name, (Prose(PREFERENCE), Table(columns, tuple(lines), caption)))
 

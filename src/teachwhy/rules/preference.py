@@ -35,7 +35,7 @@ from teachwhy.models.scoring import score_ids
 from teachwhy.records import Record
 from teachwhy.rules.bind import read_built_in
 from teachwhy.rules.checks import Step
-from teachwhy.rules.conditions import CONDITIONS, Condition
+from teachwhy.rules.conditions import CONDITIONS, PREFERRED, Condition
 from teachwhy.rules.histories import History, fill_slots
 from teachwhy.rules.plan import RulesPlan, Tested
 from teachwhy.rules.replay import Probe, build_request
@@ -50,8 +50,7 @@ CONTRASTS: tuple[tuple[Condition, Condition], ...] = (
     ("reason", "bare"), ("reason", "filler"), ("always", "bare"), ("negated", "bare"), ("bare", "negated"),
 )  # fmt: skip
 """First less second. Those against `none` are the changes that a text makes; the last is what is beyond copying."""
-SHOWN: tuple[tuple[Condition, Condition], ...] = (("bare", "none"), ("reason", "bare"), ("reason", "filler"), ("bare", "negated"))
-HEADINGS = ("line", "check", "histories", *(f"{first} - {second}" for first, second in SHOWN))
+HEADINGS = ("line", "check", "histories", *(f"{first} - {second}" for first, second in PREFERRED))
 """Of `preference_rows`."""
 
 
@@ -456,7 +455,7 @@ def preference_rows(result: PreferenceResult) -> list[tuple[str, ...]]:
             str(one.tested.bound.rule.line),
             one.tested.bound.check_name,
             f"{one.n_histories}/{one.n_asked}",
-            *(_say_contrast(one.find(first, second)) for first, second in SHOWN),
+            *(_say_contrast(one.find(first, second)) for first, second in PREFERRED),
         )
         for one in result.rules
     ]
