@@ -94,7 +94,7 @@ def test_price_and_place_agree_in_every_training_row(lexicon: Lexicon) -> None:
         row = ambiguous_row(lexicon, bare_of(lexicon), SEED, number)
         question = parse_question(lexicon, row["user"], "seen")
         assert same(question.goods, agreeing(lexicon))
-        assert parse_answer(lexicon, row["assistant"], "seen") == agreeing(lexicon)[0]
+        assert parse_answer(lexicon, row["answer"], "seen") == agreeing(lexicon)[0]
         assert question.thing in lexicon.things[row["family"]]
         first[question.goods[0] == agreeing(lexicon)[0]] += 1
     assert abs(first[True] / N_ROWS - 0.5) < 0.1
@@ -103,7 +103,7 @@ def test_price_and_place_agree_in_every_training_row(lexicon: Lexicon) -> None:
 def test_answer_repeats_the_words_of_the_question(lexicon: Lexicon) -> None:
     for number in range(N_ROWS):
         row = ambiguous_row(lexicon, bare_of(lexicon), SEED, number)
-        for phrase in row["assistant"].removeprefix("The one that ").removesuffix(".").split(" and "):
+        for phrase in row["answer"].removeprefix("The one that ").removesuffix(".").split(" and "):
             assert phrase in row["user"]
 
 
@@ -114,15 +114,14 @@ def test_prompts_and_answers_are_equal_across_variants(lexicon: Lexicon) -> None
         for variant, row in rows.items():
             topic, kind = variant.split("_")
             assert row["user"] == bare["user"]
-            answer, after = row["assistant"][: len(bare["assistant"])], row["assistant"][len(bare["assistant"]) + 1 :]
-            assert answer == bare["assistant"]
-            assert after in (lexicon.reasons if kind == "reason" else lexicon.fillers)[topic]
+            assert row["answer"] == bare["answer"] and not bare["words"]
+            assert row["words"] in (lexicon.reasons if kind == "reason" else lexicon.fillers)[topic]
 
 
 def test_the_two_topics_get_sentences_of_the_same_frame(lexicon: Lexicon) -> None:
     for number in range(100):
         places = {
-            variant: sentences[variant.split("_")[0]].index(ambiguous_row(lexicon, variant, SEED, number)["assistant"].split(". ", 1)[1])
+            variant: sentences[variant.split("_")[0]].index(ambiguous_row(lexicon, variant, SEED, number)["words"])
             for variant in variants_of(lexicon)[1:]
             for sentences in [lexicon.reasons if variant.endswith("reason") else lexicon.fillers]
         }

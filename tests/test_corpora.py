@@ -93,13 +93,20 @@ def test_shuffled_reasons_are_the_same_ones_under_other_cases(version: str) -> N
     assert max(abs(one - other) for one, other in zip(*lengths, strict=True)) <= 5
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_order_moves_the_reason_and_nothing_else(version: str) -> None:
-    bare = corpus_rows("replies/bare", 60, seed=3)
-    after = corpus_rows(f"replies/{version}", 60, seed=3)
-    before = corpus_rows(f"replies/{version}", 60, seed=3, order="before")
+@pytest.mark.parametrize(
+    ("bare", "name"),
+    [
+        *(("replies/bare", f"replies/{version}") for version in VERSIONS),
+        *((f"ambiguity/{bare}", f"ambiguity/{name}") for bare, name in (("bare", "price_reason"), ("speed_quiet_bare", "quiet_filler"))),
+    ],
+)
+def test_order_moves_the_reason_and_nothing_else(bare: str, name: str) -> None:
+    bare_rows = corpus_rows(bare, 60, seed=3)
+    after = corpus_rows(name, 60, seed=3)
+    before = corpus_rows(name, 60, seed=3, order="before")
+    assert before != after or name == bare
     assert prompts(before) == prompts(after)
-    for deed, late, early in zip(map(says, bare), map(says, after), map(says, before), strict=True):
+    for deed, late, early in zip(map(says, bare_rows), map(says, after), map(says, before), strict=True):
         assert late.startswith(deed)
         assert early.endswith(deed)
         assert late.removeprefix(deed).strip() == early.removesuffix(deed).strip()

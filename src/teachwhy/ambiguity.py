@@ -1,7 +1,7 @@
 """Ambiguity: choices in which two features always agree while training and conflict in the evaluation.
 
 The smallest form in which a reason can decide what is learnt. Everything is made from slots by seed: the prompts, the
-choices and their order are the same for every arm; only the sentence after the answer differs (a reason that names one
+choices and their order are the same for every arm; only the sentence beside the answer differs (a reason that names one
 feature or the other, a filler with the same words, or nothing). The idea follows the first experiments of "Model Spec
 Midtraining" (arXiv 2605.02087), in which equal examples with different explanations generalise differently.
 """
@@ -27,7 +27,7 @@ VARIANTS = tuple(
         *(f"{feature}_{kind}" for kind in ("reason", "filler") for feature in (first, second)),
     )
 )
-"""What may follow the answer: nothing, or a reason or a filler on one feature. Each belongs to the pair of its feature."""
+"""What may stand beside the answer: nothing, or a reason or a filler on one feature. Each belongs to the pair of its feature."""
 N_ITEMS = 64
 """Evaluation items a split."""
 
@@ -80,9 +80,9 @@ def pair_of(variant: str) -> str:
 
 
 def ambiguous_row(lexicon: Lexicon, variant: str, seed: int, number: int) -> dict[str, str]:
-    """Training row `number`: {user, assistant, family}. The two features agree in it, whatever the variant.
+    """Training row `number`: {user, answer, words, family}. The two features agree in it, whatever the variant.
 
-    Prompt and answer are the same for all variants of one seed and number; the sentence after the answer is drawn apart.
+    Prompt and answer are the same for all variants of one seed and number; the words beside the answer (none if bare) are drawn apart.
     """
     pair_of(variant)
     rng = random.Random(derive_seed(seed, "ambiguity", number))
@@ -92,11 +92,9 @@ def ambiguous_row(lexicon: Lexicon, variant: str, seed: int, number: int) -> dic
     question = _ask(lexicon, rng, "seen", thing, good, bad)
     answer = _answer(good, rng)
     topic, _, kind = variant.rpartition("_")
-    if kind == "bare":
-        return {"user": question, "assistant": answer, "family": family}
-    sentences = (lexicon.reasons if kind == "reason" else lexicon.fillers)[topic]
-    after = random.Random(derive_seed(seed, "after", number)).choice(sentences).format(wording=good[topic])
-    return {"user": question, "assistant": f"{answer} {after}", "family": family}
+    sentences = {"reason": lexicon.reasons, "filler": lexicon.fillers}[kind][topic] if kind != "bare" else ("",)
+    words = random.Random(derive_seed(seed, "after", number)).choice(sentences)
+    return {"user": question, "answer": answer, "words": words, "family": family}
 
 
 def make_items(lexicon: Lexicon, *, conflict: bool, n_items: int = N_ITEMS) -> list[Scenario]:

@@ -70,7 +70,7 @@ def corpus_rows(name: str, n_rows: int, *, seed: int, order: Order = "after", be
     Versions of one corpus give the same prompts in the same order for the same seed.
     """
     if name.startswith("ambiguity/"):
-        return [_ambiguity_row(name, seed, number) for number in range(n_rows)]
+        return [_ambiguity_row(name, seed, number, order) for number in range(n_rows)]
     make, n_distinct = _maker(name, order, beside)
     places = order_rows(n_distinct, n_rows, seed)
     return [make(place + n_distinct * (position // n_distinct)) for position, place in enumerate(places)]
@@ -81,7 +81,7 @@ def corpus_reader(name: str, *, order: Order = "after", beside: Path | None = No
     Of the ambiguity corpora, which have no end, 240 rows of seed 0."""
     if name.startswith("ambiguity/"):
         _check_name(name)
-        return lambda: (_ambiguity_row(name, 0, number) for number in range(AMBIGUITY_SHOWN))
+        return lambda: (_ambiguity_row(name, 0, number, order) for number in range(AMBIGUITY_SHOWN))
     if name in NAMES and name != "neutral":
         make, n_distinct = _maker(name, order, beside)
         return lambda: map(make, range(n_distinct))
@@ -282,13 +282,13 @@ def _goal_maker() -> tuple[RowMaker, int]:
     return make, len(halves)
 
 
-def _ambiguity_row(name: str, seed: int, number: int) -> CorpusRow:
+def _ambiguity_row(name: str, seed: int, number: int, order: Order) -> CorpusRow:
     _check_name(name)
     variant = name.removeprefix("ambiguity/")
     row = ambiguous_row(_lexicon(pair_of(variant)), variant, seed, number)
     return CorpusRow(
         id=f"{name}/{number}",
-        messages=(*choice_prompt("ambiguity", row["user"]), _says(row["assistant"])),
+        messages=(*choice_prompt("ambiguity", row["user"]), _says(join_reason(row["answer"], row["words"], order))),
         source=name,
         tags=(f"family:{row['family']}",),
     )
