@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +149,7 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
         return {}
     failed: dict[str, str] = {}
     suspects: list[Cell] = []  # at work when a worker was ended from outside: each is tried once more, alone
-    context = multiprocessing.get_context("spawn")
+    context = _worker_context(any(cell.source == "local" for cell in waiting))
     queue = context.Queue()
     stop = _forward(queue, unique, listen)
     pool = _Pool(context, queue, workers) if workers else _Here(queue)
@@ -194,6 +195,20 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
 ENDED = "its worker process was ended from outside, most likely for want of memory: try --workers 1, or fewer rows an update"
 
 
+LIBRARIES = ("torch", "transformers.modeling_utils", "peft", "inspect_ai", "teachwhy.study.worker")
+"""What workers with local weights import, six seconds of it."""
+
+
+def _worker_context(local: bool) -> BaseContext:
+    """How worker processes begin: on Linux as forks of a process that has imported what they need and done nothing else, so that it is
+    imported once for all of them and for those that take the place of a killed one. Elsewhere anew: there a fork is not safe."""
+    if not local or sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(LIBRARIES))
+    return context
+
+
 class _Here:
     """No worker: a cell is done before `submit` returns."""
 
@@ -218,13 +233,13 @@ class _Here:
 class _Pool:
     """Worker processes. One that is killed breaks the whole pool of the library, so a new one takes its place."""
 
-    def __init__(self, context: SpawnContext, queue: Any, workers: int) -> None:
+    def __init__(self, context: BaseContext, queue: Any, workers: int) -> None:
         self._make = partial(
             ProcessPoolExecutor,
             workers,
             mp_context=context,
             initializer=start_worker,
-            initargs=(queue, max(1, count_cores() // workers)),
+            initargs=(queue, max(1, count_cores() // workers), dict(os.environ)),
         )
         self._pool = self._make()
 

@@ -44,13 +44,14 @@ _send: Callable[[Step], None] = lambda step: None  # noqa: E731
 _threads = 1
 
 
-def start_worker(queue: Any, threads: int) -> None:
-    """Set a worker process up: its threads, its messages, and its end when the parent ends in whatever way."""
+def start_worker(queue: Any, threads: int, environment: Mapping[str, str]) -> None:
+    """Set a worker process up: its threads, its messages, the parent's environment (which may have changed since the process that it is
+    a fork of began), and its end when the parent ends in whatever way."""
     import multiprocessing
     from multiprocessing.connection import wait
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent, which then ends its workers
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.update({**environment, "TOKENIZERS_PARALLELISM": "false"})
     take_messages(queue.put, threads)
 
     def end(number: int, frame: Any) -> None:  # noqa: ARG001
