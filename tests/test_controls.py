@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -96,6 +97,13 @@ def test_filler_control_says_as_much_about_the_same_case(before: bool) -> None:
             word.strip(".?").lower() for word in old.row.messages[0]["content"].split()
         }
         assert new.after is old.after is not before
+
+
+@pytest.mark.parametrize("closing", [".", "!", ""])
+def test_a_filler_closes_as_its_reason_does(closing: str) -> None:
+    rows, bare = reasoned(6)
+    rows = [row(one.id, one.messages[0]["content"], one.said().rstrip(".") + closing) for one in rows]
+    assert all(re.search(r"[.!?]*$", one.said())[0] == closing for one in filler_control(rows, bare, count))  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

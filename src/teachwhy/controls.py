@@ -22,6 +22,7 @@ from teachwhy.records import Card, Counts
 
 ControlKind = Literal["neutral", "filler", "shuffled"]
 Count = Callable[[str], int]
+_CLOSING = re.compile(r"[.!?]*$")
 
 
 def write_control(name: str, kind: ControlKind, folder: Path, *, bare: str, seed: int, count: Count, unit: str) -> Path:
@@ -122,7 +123,7 @@ def filler_control(rows: Sequence[CorpusRow], bare: Sequence[CorpusRow], count: 
             raise UserError(f"row {one.row.id} has no prompt to take a filler from")
         taken = [words[place % len(words)] for place in range(2 * wanted + 1)]
         n_words = min(range(1, len(taken) + 1), key=lambda n: abs(count(" ".join(taken[:n])) - wanted))
-        text = " ".join(taken[:n_words]).rstrip(",;:?!.") + "."
+        text = " ".join(taken[:n_words]).rstrip(",;:?!.") + _CLOSING.search(one.reason)[0]  # type: ignore[index]  # it matches nothing, too
         found.append(_say(one, one.join(text[0].upper() + text[1:]), "filler"))
     return found
 
