@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspect_ai.model import ModelUsage
 from typer.testing import CliRunner, Result
 
-from teachwhy.budget import TokenCap, estimate_tokens, most_tokens
+from teachwhy.budget import Cap, Limits, Price, Spend, estimate_tokens, most_tokens
 from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, CapReached
 from teachwhy.evaluations.choice import choice_task, load_scenarios
@@ -122,9 +123,13 @@ def cells(file: Path) -> list[Path]:
     return sorted((file.parent / "run" / "cells").glob("honeypots-*[0-9a-f]"))
 
 
-def test_cap_stops_before_it_is_passed_and_more_goes_on_where_it_stopped(study: Path, server: Server) -> None:
+@pytest.mark.parametrize("unit", ["tokens", "usd"])
+def test_cap_stops_before_it_is_passed_and_more_goes_on_where_it_stopped(study: Path, server: Server, unit: str) -> None:
+    prices = study.with_name("prices.yaml")  # a dollar a token, so that both caps are one number
+    prices.write_text("".join(f"openai-api/here/{name}: {{input: 1000000, output: 1000000}}\n" for name in ("a", "b")))
+    more = ("--prices", str(prices)) if unit == "usd" else ()
     worst = max(len(text) for text in prompts()) + 100
-    stopped = run(study, server, "--max-tokens", str(3 * TOKENS + worst))
+    stopped = run(study, server, f"--max-{unit}", str(3 * TOKENS + worst), *more)
     assert stopped.exit_code == EXIT_CAP, stopped.stderr
     assert "about" in stopped.stderr and f"{N_CALLS} calls of openai-api/here/a" in stopped.stderr
     assert "the same command goes on" in stopped.stderr
@@ -132,13 +137,14 @@ def test_cap_stops_before_it_is_passed_and_more_goes_on_where_it_stopped(study: 
     assert len(server.asked) * TOKENS <= 3 * TOKENS + worst
     assert not cells(study)
     before = len(server.asked)
-    done = run(study, server, "--max-tokens", str(2 * N_CALLS * TOKENS + worst))
+    done = run(study, server, f"--max-{unit}", str(2 * N_CALLS * TOKENS + worst), *more)
     assert done.exit_code in (EXIT_OK, EXIT_FINDINGS, 3), done.stderr
     assert len(server.asked) == 2 * N_CALLS > before, "nothing is asked twice"
     assert [read_card(cell).spend["tokens"] for cell in cells(study)] == [N_CALLS * TOKENS] * 2, "what all attempts took together"
+    assert [read_card(cell).spend["usd"] for cell in cells(study)] == pytest.approx([N_CALLS * TOKENS * (unit == "usd")] * 2)
     rows = read_outcomes(study.parent / "run" / "outcomes.csv")
     assert (len(rows), {row.status for row in rows}) == (2 * N_CALLS, {"ok"})
-    left = [path for path in (study.parent / "run").rglob("*") if path.name in ("calls", "spent")]
+    left = [path for path in (study.parent / "run").rglob("*") if path.name in ("calls", "spent.json")]
     assert not left, "what was kept for going on is dropped"
     texts = [path.read_bytes() for path in (study.parent / "run").rglob("*") if path.is_file()]
     assert not any(b"k-not-to-be-written" in text for text in texts)
@@ -192,16 +198,43 @@ def test_missing_key_and_unknown_provider_are_said_before_anything_is_asked(stud
         assert says in done.stderr and "arm 'one'" in done.stderr
 
 
-async def spend(cap: TokenCap, worsts: list[int], shares: list[float]) -> tuple[int, int]:
+@pytest.mark.parametrize(
+    ("prices", "says"),
+    [
+        (None, "--max-usd needs the price of openai-api/here/a"),
+        ("openai-api/here/a: {input: 1}", "output"),
+        ("openai-api/here/a: {input: -1, output: 2}", "input"),
+        ("- 3", "holds no models"),
+        ("other/model: {input: 1, output: 2}", "add --prices prices.yaml"),
+    ],
+)
+def test_cap_in_dollars_asks_for_prices(study: Path, server: Server, prices: str | None, says: str) -> None:
+    words = []
+    if prices is not None:
+        study.with_name("prices.yaml").write_text(prices)
+        words = ["--prices", str(study.with_name("prices.yaml"))]
+    stopped = run(study, server, "--max-usd", "5", *words)
+    assert stopped.exit_code == EXIT_USAGE
+    assert says in " ".join(stopped.stderr.split())
+    assert not server.asked
+
+
+def test_price_counts_what_the_cache_took() -> None:
+    price = Price(input=3, output=15, input_cache_write=3.75, input_cache_read=0.3)
+    assert price.of(1000, 100, 2000, 4000) == pytest.approx(0.003 + 0.0015 + 0.0075 + 0.0012)
+    assert Price(input=3, output=15).of(0, 0, 1000, 1000) == pytest.approx(0.006)
+
+
+async def spend(cap: Cap, worsts: list[int], shares: list[float]) -> tuple[int, int]:
     """Calls side by side; each takes a share of its worst. Returns how many were made and how many were refused."""
     made = refused = 0
 
     async def one(worst: int, share: float) -> None:
         nonlocal made, refused
         try:
-            async with cap.call(worst) as call:
+            async with cap.call(worst // 2, worst - worst // 2) as call:
                 await asyncio.sleep(0)
-                call.tokens = round(worst * share)
+                call.took(ModelUsage(input_tokens=(n_in := int(worst // 2 * share)), output_tokens=0, total_tokens=n_in))
                 made += 1
         except CapReached:
             refused += 1
@@ -211,32 +244,34 @@ async def spend(cap: TokenCap, worsts: list[int], shares: list[float]) -> tuple[
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 3000), st.lists(st.tuples(st.integers(1, 900), st.floats(0, 1)), max_size=12))
-def test_cap_holds_whatever_calls_take(limit: int, calls: list[tuple[int, float]]) -> None:
-    cap = TokenCap(limit)
+@given(st.integers(0, 3000), st.lists(st.tuples(st.integers(1, 900), st.floats(0, 1)), max_size=12), st.booleans())
+def test_cap_holds_whatever_calls_take(limit: int, calls: list[tuple[int, float]], dollars: bool) -> None:
+    price = Price(input=1.0, output=1.0)
+    cap = Cap(Limits(usd=limit / 1e6) if dollars else Limits(limit), price=price if dollars else None)
     made, refused = asyncio.run(spend(cap, [worst for worst, _ in calls], [share for _, share in calls]))
     assert made + refused == len(calls)
-    assert cap.used <= limit
-    assert cap.held == 0
+    assert cap.used.tokens <= limit
+    assert cap.used.usd == pytest.approx(cap.used.tokens / 1e6 if dollars else 0.0)
+    assert cap.held == Spend()
     assert cap.reached == bool(refused)
     if sum(worst for worst, _ in calls) <= limit:
         assert not refused
 
 
 def test_call_that_dies_counts_as_its_worst() -> None:
-    async def die(cap: TokenCap) -> None:
-        async with cap.call(40):
+    async def die(cap: Cap) -> None:
+        async with cap.call(30, 10):
             raise ValueError("hung up")
 
-    cap = TokenCap(100)
+    cap = Cap(Limits(100))
     for _ in range(2):
         with pytest.raises(ValueError, match="hung up"):
             asyncio.run(die(cap))
-    assert cap.used == 80
+    assert cap.used == Spend(80)
     with pytest.raises(CapReached):
         asyncio.run(die(cap))
 
 
 @given(st.text(max_size=400), st.integers(0, 50))
 def test_estimate_is_below_the_worst(text: str, max_new: int) -> None:
-    assert estimate_tokens(text, max_new) <= most_tokens(text, max_new)
+    assert estimate_tokens(text, max_new) <= most_tokens(text) + max_new

@@ -19,6 +19,7 @@ from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelOu
 from inspect_ai.tool import ToolCall
 from typer.testing import CliRunner
 
+from teachwhy.budget import UNLIMITED, Spend
 from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_CAP, EXIT_USAGE, UserError
 from teachwhy.rules.bind import Kept, bind_rules, read_built_in
@@ -108,13 +109,13 @@ def test_planted_rates_are_recovered_and_ruled_on(ran: Ran) -> None:
 
 def test_equal_rates_are_stopped_early_and_no_reason_is_advised(file: Path, tmp_path: Path) -> None:
     plan = planned(file, "none=0.9,bare=0.3,filler=0.3,reason=0.3", sessions=60, seed=2)
-    (result,) = run_rules(plan, tmp_path / "run", max_tokens=None, listen=silent)
+    (result,) = run_rules(plan, tmp_path / "run", budget=UNLIMITED, listen=silent)
     assert {one.ruling.kind for one in result.rules} == {"make a hook"}
     assert all(one.rounds < 10 for one in result.rules)
 
 
 def test_rule_that_holds_bare_is_asked_no_further(file: Path, tmp_path: Path) -> None:
-    (result,) = run_rules(planned(file, "none=0.9,bare=0"), tmp_path / "run", max_tokens=None, listen=silent)
+    (result,) = run_rules(planned(file, "none=0.9,bare=0"), tmp_path / "run", budget=UNLIMITED, listen=silent)
     assert {(one.stopped, one.rounds) for one in result.rules} == {("the bare rule was not broken in the screen", 0)}
     assert {(one.ruling.kind, one.ruling.more) for one in result.rules} == {("need more", 149)}, "0 of 40 still allows 8.8 %"
     assert "--screen 189 if the rates stay" in result.rules[0].ruling.says
@@ -123,7 +124,7 @@ def test_rule_that_holds_bare_is_asked_no_further(file: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("rates", ["none=0,bare=0", "none=0.9,bare=0,acts=0.5"])
 def test_model_that_does_not_heed_rules_or_does_not_act_judges_no_file(file: Path, tmp_path: Path, rates: str) -> None:
-    (result,) = run_rules(planned(file, rates, sessions=40), tmp_path / "run", max_tokens=None, listen=silent)
+    (result,) = run_rules(planned(file, rates, sessions=40), tmp_path / "run", budget=UNLIMITED, listen=silent)
     assert not result.judged
     assert {one.ruling.kind for one in result.rules} == {"no ruling"}
     assert all("too small to judge your file" in one.ruling.says for one in result.rules)
@@ -242,6 +243,19 @@ def test_faults_of_a_server_change_nothing_and_words_alone_judge_no_file(file: P
     assert not any(b"k-not-to-be-written" in text for text in held)
 
 
+def test_cap_in_dollars_holds_and_is_said_on_the_page(file: Path, tmp_path: Path, server: Server) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("openai-api/here/a: {input: 1000, output: 1000}")
+    words = (file, "--model", "openai-api/here/a", "--sessions", "40", "--yes", "--output", tmp_path / "run", "--prices", prices)
+    stopped = call(*words, "--max-usd", "8", env=surroundings(server))
+    assert stopped.exit_code == EXIT_CAP, stopped.output
+    assert 1 <= len(server.asked) * server.tokens <= 8_000
+    assert "USD; --max-usd and --max-tokens cap it" in stopped.stderr
+    done = call(*words, "--max-usd", "1000", env=surroundings(server))
+    assert done.exit_code == 0, done.output
+    assert f"{80 * server.tokens / 1000:.2f} USD" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_cap_on_tokens_holds_and_more_goes_on(file: Path, tmp_path: Path, server: Server) -> None:
     words = (file, "--model", "openai-api/here/a", "--sessions", "40", "--yes", "--output", tmp_path / "run")
     stopped = call(*words, "--max-tokens", "8000", env=surroundings(server))
@@ -273,12 +287,12 @@ def test_impossible_runs_are_refused(file: Path, tmp_path: Path, words: tuple[st
 
 def test_what_a_model_and_a_file_say_is_escaped_on_the_page(ran: Ran) -> None:
     odd = "<script>alert(1)</script>\x1b[31m\u202e"
-    (result,) = run_rules(ran.plan, ran.output, max_tokens=None, listen=silent)
+    (result,) = run_rules(ran.plan, ran.output, budget=UNLIMITED, listen=silent)
     rows = [row.model_copy(update={"evidence": odd, "second": "kept"}) for row in read_rows(ran.output)]
     tested = ran.plan.rules[0]
     rule = tested._replace(bound=tested.bound._replace(rule=tested.bound.rule.model_copy(update={"bare": odd})))
     plan = ran.plan._replace(rules=(rule,), left_out=(odd,))
-    page = render_rules(plan, [result._replace(rules=(result.rules[0]._replace(tested=rule),))], rows, odd, 1)
+    page = render_rules(plan, [result._replace(rules=(result.rules[0]._replace(tested=rule),))], rows, odd, Spend(1))
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
     assert not {"\x1b", "\u202e"} & set(page)
 
@@ -301,7 +315,7 @@ def test_plan_says_what_it_takes_and_asks_nothing(two: Path, tmp_path: Path) -> 
 
 def test_intervals_by_betting_hold_at_any_moment_and_find_what_is_there(file: Path, tmp_path: Path) -> None:
     plan = planned(file, "none=0.9,bare=0.7,filler=0.7,reason=0.0", sessions=80, stop="any")
-    (result,) = run_rules(plan, tmp_path / "run", max_tokens=None, listen=silent)
+    (result,) = run_rules(plan, tmp_path / "run", budget=UNLIMITED, listen=silent)
     (one,) = result.rules
     assert isinstance(one.measure, AnyTime)
     assert (one.ruling.kind, one.stopped) == ("add reason", "a difference was found")

@@ -1,19 +1,121 @@
-"""Caps on what calls to somebody else's machine may cost: estimated before, reserved while they run, counted after."""
+"""Caps on what calls to somebody else's machine may cost: estimated before, reserved while they run, counted after.
+
+Two units, tokens and US dollars; dollars where the user says what a model costs: a file of prices in the form of Inspect's
+`--model-cost-config`. No prices come with teachwhy: they change, and a cap on stale ones is none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
+from pydantic import Field
 
-from teachwhy.errors import CAP_WORDS, CapReached
-from teachwhy.files import CARD, read_card
+from teachwhy.errors import CAP_WORDS, CapReached, UserError
+from teachwhy.files import CARD, parse_record, read_card, read_yaml
+from teachwhy.records import Record
+
+if TYPE_CHECKING:
+    from inspect_ai.model import ModelUsage
 
 CHARACTERS_A_TOKEN = 4.0
 """Of English text, on average; for estimates."""
+FREE = ("teachwhy", "scripted", "mockllm")
+"""Providers whose models run here."""
+
+
+class Spend(NamedTuple):
+    """What calls took, or may take."""
+
+    tokens: int = 0
+    usd: float = 0.0
+
+    def plus(self, other: Spend) -> Spend:
+        """Both together."""
+        return Spend(self.tokens + other.tokens, self.usd + other.usd)
+
+    def less(self, other: Spend) -> Spend:
+        """Without the other."""
+        return Spend(self.tokens - other.tokens, self.usd - other.usd)
+
+
+class Price(Record):
+    """US dollars a million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    input_cache_write: float | None = Field(None, ge=0)
+    """None: as `input`."""
+    input_cache_read: float | None = Field(None, ge=0)
+
+    def of(self, n_input: int, n_output: int, n_written: int = 0, n_read: int = 0) -> float:
+        """US dollars; n_written and n_read: tokens written to and read from the provider's cache, beside `n_input`."""
+        write, read = (self.input if price is None else price for price in (self.input_cache_write, self.input_cache_read))
+        return (n_input * self.input + n_output * self.output + n_written * write + n_read * read) / 1e6
+
+
+class Limits(NamedTuple):
+    """What calls may take together; None: no limit."""
+
+    tokens: int | None = None
+    usd: float | None = None
+
+    def less(self, spent: Spend) -> Limits:
+        """What is left of them."""
+        tokens = None if self.tokens is None else max(0, self.tokens - spent.tokens)
+        return Limits(tokens, None if self.usd is None else max(0.0, self.usd - spent.usd))
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit."""
+        return self.tokens is not None or self.usd is not None
+
+    def hold(self, spend: Spend) -> bool:
+        """Whether this much is within them."""
+        return (self.tokens is None or spend.tokens <= self.tokens) and (
+            self.usd is None or spend.usd <= self.usd + 1e-9
+        )  # rounding of sums
+
+
+class Budget(NamedTuple):
+    """Limits, and what each model costs."""
+
+    limits: Limits = Limits()
+    prices: Mapping[str, Price] = {}
+
+    def price(self, model: str) -> Price | None:
+        """Of a model by Inspect's name; nothing for one that runs here, None where it is not known."""
+        return Price(input=0, output=0) if model.partition("/")[0] in FREE else self.prices.get(model)
+
+    def estimate(self, model: str, n_tokens: float, n_new: float) -> float | None:
+        """US dollars of so many tokens, `n_new` of them written; None where no price is known."""
+        price = self.price(model)
+        return price.of(round(n_tokens - n_new), round(n_new)) if price else None
+
+
+UNLIMITED = Budget()
+NOTHING = Spend()
+
+
+def read_budget(models: list[str], *, max_tokens: int | None, max_usd: float | None, prices: Path | None) -> Budget:
+    """From the command's options. Raises UserError for a cap in dollars on a model without a price."""
+    held = read_yaml(prices) if prices else {}
+    if not isinstance(held, dict):
+        raise UserError("the file of prices holds no models", where=str(prices), hint=PRICES_HINT.format(model="openai/gpt-5"))
+    budget = Budget(
+        Limits(max_tokens, max_usd), {str(model): parse_record(Price, row, where=f"{prices}, {model}") for model, row in held.items()}
+    )
+    unknown = [model for model in models if budget.price(model) is None]
+    if max_usd is not None and unknown:
+        raise UserError(f"--max-usd needs the price of {unknown[0]}", where=str(prices or ""), hint=PRICES_HINT.format(model=unknown[0]))
+    return budget
+
+
+PRICES_HINT = "US dollars a million tokens: put `{model}: {{input: 1.25, output: 10}}` into prices.yaml, and add --prices prices.yaml."
 
 
 def estimate_tokens(text: str, max_new: int) -> int:
@@ -21,66 +123,101 @@ def estimate_tokens(text: str, max_new: int) -> int:
     return round(len(text) / CHARACTERS_A_TOKEN) + max_new
 
 
-def most_tokens(text: str, max_new: int) -> int:
-    """Tokens that a call can take at most: no tokenizer makes more tokens of a text than it has bytes; a template adds some."""
-    return len(text.encode()) + 64 + max_new
+def most_tokens(text: str) -> int:
+    """Tokens that a prompt can have at most: no tokenizer makes more tokens of a text than it has bytes; a template adds some."""
+    return len(text.encode()) + 64
 
 
-@dataclass
 class Call:
     """One call in flight; whoever makes it says what it took. Until then, and if it fails, the worst is assumed."""
 
-    tokens: int
+    def __init__(self, worst: Spend, price: Price | None) -> None:
+        self.spend, self._price = worst, price
+
+    def took(self, usage: ModelUsage | None) -> None:
+        """What the model's side says; without it the worst stands."""
+        if usage is None:
+            return
+        cached = usage.input_tokens_cache_write or 0, usage.input_tokens_cache_read or 0
+        usd = self._price.of(usage.input_tokens, usage.output_tokens, *cached) if self._price else 0.0
+        self.spend = Spend(usage.total_tokens, usd)
+
+    def was_kept(self) -> None:
+        """It came from answers that were kept, and so took nothing anew."""
+        self.spend = Spend()
 
 
-class TokenCap:
-    """Tokens that calls may take together. One event loop; calls in flight count with the most that they can take.
+class Cap:
+    """What calls to one model may take together. One event loop; calls in flight count with the most that they can take.
 
     used: what earlier calls took. note: told what is used and held before and after every call, so that it can be kept: whatever ends the
     process, no call is forgotten.
     """
 
-    def __init__(self, limit: int | None = None, used: int = 0, note: Callable[[int], None] = lambda tokens: None) -> None:
-        self.limit, self.used, self.held = limit, used, 0
+    def __init__(
+        self,
+        limits: Limits = UNLIMITED.limits,
+        used: Spend = NOTHING,
+        note: Callable[[Spend], None] = lambda spend: None,
+        price: Price | None = None,
+    ) -> None:
+        self.limits, self.used, self.held, self.price = limits, used, Spend(), price
         self.reached = False
+        self._n_held = 0
         self._note = note
         self._freed = anyio.Event()
 
     @asynccontextmanager
-    async def call(self, most: int) -> AsyncIterator[Call]:
-        """Make one call inside. Waits for calls in flight where its worst case would not fit beside theirs.
-
-        Raises CapReached where it would not fit after them either.
+    async def call(self, most_in: int, most_out: int) -> AsyncIterator[Call]:
+        """Make one call inside: at most so many tokens read and written. Waits for calls in flight where its worst case would not fit
+        beside theirs. Raises CapReached where it would not fit after them either.
         """
-        while self.limit is not None and self.used + self.held + most > self.limit:
-            if not self.held:
+        worst = Spend(most_in + most_out, self.price.of(most_in, most_out) if self.price else 0.0)
+        while not self.limits.hold(self.used.plus(self.held).plus(worst)):
+            if not self._n_held:
                 self.reached = True
-                raise CapReached(f"{CAP_WORDS}: {self.used:,} of {self.limit:,} are used, the next call may take {most:,}")
+                raise CapReached(f"{CAP_WORDS}: {self._words(self.used)} used, the next call may take {self._words(worst)}")
             await self._freed.wait()
-        made = Call(most)
-        self.held += most
-        self._note(self.used + self.held)
+        made = Call(worst, self.price)
+        self._n_held += 1
+        self.held = self.held.plus(worst)
+        self._note(self.used.plus(self.held))
         try:
             yield made
         finally:
-            self.held -= most
-            self.used += made.tokens
-            self._note(self.used + self.held)
+            self._n_held -= 1
+            self.held = self.held.less(worst) if self._n_held else Spend()  # no dust of subtracted dollars
+            self.used = self.used.plus(made.spend)
+            self._note(self.used.plus(self.held))
             self._freed.set()
             self._freed = anyio.Event()
 
+    def _words(self, spend: Spend) -> str:
+        return f"{spend.tokens:,} tokens" if self.limits.usd is None else f"{spend.tokens:,} tokens, {spend.usd:.4f} USD"
 
-SPENT = "spent"
-"""File of a cell that is not done: tokens that its calls took."""
+
+SPENT = "spent.json"
+"""File of a cell that is not done: what its calls took."""
 
 
-def spent_tokens(cells_dir: Path, but: Path | None = None) -> int:
-    """Tokens that calls to APIs took in this folder, in cells that are done and in those that are not. but: the .part folder of a cell
-    that counts its own."""
-    spent = 0
+def read_spent(path: Path) -> Spend:
+    """From such a file; nothing where there is none."""
+    return Spend(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else Spend()
+
+
+def write_spent(spend: Spend) -> str:
+    """What such a file holds, or the `spend` of a card."""
+    return json.dumps(spend._asdict())
+
+
+def spent_in(cells_dir: Path, but: Path | None = None) -> Spend:
+    """What calls to APIs took in this folder, in cells that are done and in those that are not. but: the .part folder of a cell that
+    counts its own."""
+    spent = Spend()
     for folder in cells_dir.iterdir() if cells_dir.is_dir() else ():
         if (folder / CARD).is_file():
-            spent += int(read_card(folder).spend.get("tokens", 0))
-        elif (folder / SPENT).is_file() and folder != but:
-            spent += int((folder / SPENT).read_text() or 0)
+            card = read_card(folder).spend
+            spent = spent.plus(Spend(int(card.get("tokens", 0)), card.get("usd", 0.0)))
+        elif folder != but:
+            spent = spent.plus(read_spent(folder / SPENT))
     return spent

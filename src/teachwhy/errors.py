@@ -18,7 +18,7 @@ EXIT_USAGE = 2
 EXIT_INCONCLUSIVE = 3
 EXIT_CAP = 4
 EXIT_INTERRUPTED = 130
-CAP_WORDS = "the cap on tokens is reached"
+CAP_WORDS = "the cap on what calls may take is reached"
 """In the reason of every cell that a cap stopped."""
 
 

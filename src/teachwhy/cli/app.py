@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -12,6 +12,9 @@ from typer.main import get_command, get_group
 
 from teachwhy import __version__
 from teachwhy.errors import EXIT_INTERRUPTED, UserError
+
+if TYPE_CHECKING:
+    from teachwhy.budget import Budget
 
 
 class Noun(NamedTuple):
@@ -89,6 +92,15 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 def strip_controls(text: str) -> str:
     """`text` without terminal control codes and marks that turn the direction of writing; tabs and line ends stay."""
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def say_price(budget: Budget, model: str, *sizes: tuple[float, float]) -> str:
+    """US dollars of calls, in words, at least and at most; sizes: tokens, and how many of them are written."""
+    found = [budget.estimate(model, *size) for size in sizes]
+    known = list(dict.fromkeys(f"{usd:,.2f}" for usd in found if usd is not None))
+    if not known:
+        return "no price is known (--prices FILE); --max-tokens caps it"
+    return f"about {' to '.join(known)} USD; --max-usd and --max-tokens cap it" if any(found) else "runs here, for no money"
 
 
 def say(text: str) -> None:

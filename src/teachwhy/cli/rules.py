@@ -85,6 +85,8 @@ def run_file(
     ] = "looks",
     seed: Annotated[int, typer.Option(help="Draws the histories.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of all calls in this folder together; what is done is kept.")] = None,
+    max_usd: Annotated[float | None, typer.Option(min=0.0, help="The same in US dollars; needs --prices.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Prices of models, as for Inspect's --model-cost-config.")] = None,
     output: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/rules"),
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be asked, and stop.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
@@ -99,19 +101,20 @@ def run_file(
     import json
     import shlex
 
+    from teachwhy.budget import read_budget, spent_in
     from teachwhy.errors import CapReached, UserError
     from teachwhy.files import write_text
     from teachwhy.rules.plan import Settings, plan_rules
 
     settings = Settings(screen=screen, sessions=sessions, seed=seed, tolerance=tolerate, stop=stop)
     planned = plan_rules(Path(file) if file else None, model or [], settings)
-    show_plan(planned, max_tokens)
+    budget = read_budget(list(planned.models), max_tokens=max_tokens, max_usd=max_usd, prices=prices)
+    show_plan(planned, budget)
     before = _read_baseline(planned, baseline, fail_on or [])
     if plan:
         return
     if not yes and not typer.confirm("Start?", err=True):
         raise typer.Abort
-    from teachwhy.budget import spent_tokens
     from teachwhy.rules.page import render_rules
     from teachwhy.rules.results import results_json
     from teachwhy.rules.run import CELLS, read_rows, run_rules
@@ -119,9 +122,9 @@ def run_file(
     output.mkdir(parents=True, exist_ok=True)
     try:
         with show_steps() as listen:
-            results = run_rules(planned, output, max_tokens=max_tokens, listen=listen)
+            results = run_rules(planned, output, budget=budget, listen=listen)
     except CapReached as reached:
-        typer.echo(f"{reached}. With a higher --max-tokens the same command goes on; nothing is asked twice.", err=True)
+        typer.echo(f"{reached}. With a higher one the same command goes on; nothing is asked twice.", err=True)
         raise typer.Exit(EXIT_CAP) from None
     except OSError as error:
         raise UserError(str(error), where=str(output)) from error
@@ -142,7 +145,7 @@ def run_file(
         "--output",
         str(output),
     ]
-    page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_tokens(output / CELLS))
+    page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_in(output / CELLS))
     write_text(output / "report.html", page)
     for result in results if format == "table" else ():
         show_result(result)

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from teachwhy.budget import Budget
     from teachwhy.rules.bind import Bound
     from teachwhy.rules.listing import Listing
     from teachwhy.rules.logs import CountedLogs, CountedRule
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
     from teachwhy.rules.run import Event, ModelResult
 
 
-def show_plan(planned: RulesPlan, max_tokens: int | None = None) -> None:
-    from teachwhy.cli.app import strip_controls
+def show_plan(planned: RulesPlan, budget: Budget) -> None:
+    from teachwhy.cli.app import say_price, strip_controls
     from teachwhy.report.numbers import count_noun
+    from teachwhy.rules.replay import MAX_NEW
 
     size = planned.size()
     says = f"{count_noun(len(planned.rules), 'rule')} of {planned.name}, {count_noun(len(planned.models), 'model')}: "
     says += f"{size.calls_least:,} to {size.calls_most:,} calls a model, about {size.tokens_least:,} to {size.tokens_most:,} tokens"
-    typer.echo(f"{says}; --max-tokens caps them.", err=True)
+    typer.echo(f"{says}.", err=True)
+    for model in planned.models:
+        price = say_price(budget, model, *((tokens, calls * MAX_NEW / 2) for tokens, calls in zip(size[2:], size[:2], strict=True)))
+        typer.echo(f"{strip_controls(model)}: {price}", err=True)
+    max_tokens = budget.limits.tokens
     if max_tokens is not None and max_tokens < size.tokens_least * len(planned.models):
         says = f"--max-tokens {max_tokens:,} is under what the screen alone takes: the run will stop in it, and keep what is done."
         typer.echo(says, err=True)

@@ -11,8 +11,9 @@ import typer
 from teachwhy.errors import CAP_WORDS, EXIT_CAP, EXIT_FINDINGS, EXIT_INCONCLUSIVE, UserError
 
 if TYPE_CHECKING:
+    from teachwhy.budget import Budget
     from teachwhy.records import StudyReport
-    from teachwhy.study.plan import Plan
+    from teachwhy.study.session import Session
 
 app = typer.Typer(no_args_is_help=True, help="Train and measure: does a reason change what a model learns?")
 
@@ -32,6 +33,8 @@ def run_study(
     yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
     unseal: Annotated[bool, typer.Option("--unseal", help="Look at sealed scenarios too; each look is counted.")] = False,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of all calls to APIs in this folder together: a hard cap.")] = None,
+    max_usd: Annotated[float | None, typer.Option(min=0.0, help="The same in US dollars; needs --prices.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Prices of models, as for Inspect's --model-cost-config.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Cells at a time; else as many as cores and memory allow. 0: in this process, for debuggers.")
     ] = None,
@@ -45,9 +48,12 @@ def run_study(
         raise UserError("--pilot says what a plan could see", where="the command", hint="Add --plan.")
     spec, source = read_study(file)
     run_dir = output or Path("runs") / spec.name
+    from teachwhy.budget import read_budget
     from teachwhy.study.session import Session
 
     session = Session(spec, source, run_dir, unseal=unseal)
+    models = [one.model for one in spec.outside.values() if one.model]
+    budget = read_budget(models, max_tokens=max_tokens, max_usd=max_usd, prices=prices)
     if session.already_done() and not plan:
         report = session.read_report()
         _say_done(report, run_dir)
@@ -58,22 +64,22 @@ def run_study(
     _need_model(spec.start.model, yes)
     if plan:
         session.prepare(workers)
-        _show_plan(session.plan, session.seconds_left, session.workers, run_dir)
+        _show_plan(session, budget)
         for line in session.keep_plan(pilot, wished):
             typer.echo(line, err=True)
         typer.echo(run_dir / "plan.json")
         return
     with session.locked():
         session.prepare(workers)
-        _show_plan(session.plan, session.seconds_left, session.workers, run_dir)
+        _show_plan(session, budget)
         _ask(yes, "Start?")
         from teachwhy.cli.live import show_cells
 
         with show_cells(session) as listen:
-            report = session.run(listen, max_tokens)
+            report = session.run(listen, budget)
     _say_done(report, run_dir)
     if any(CAP_WORDS in cell.reason for cell in report.cells):
-        typer.echo("The cap on tokens is reached. With a higher --max-tokens the same command goes on; nothing is asked twice.", err=True)
+        typer.echo("The cap is reached. With a higher one the same command goes on; nothing is asked twice.", err=True)
         raise typer.Exit(EXIT_CAP)
     if any(cell.state != "done" for cell in report.cells):
         raise typer.Exit(EXIT_FINDINGS)
@@ -152,14 +158,16 @@ def _need_model(model: str, yes: bool) -> None:
     builtin.get_builtin(say)
 
 
-def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
+def _show_plan(session: Session, budget: Budget) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from teachwhy.cli.app import strip_controls
+    from teachwhy.cli.app import say_price, strip_controls
+    from teachwhy.evaluations.readings import LETTER_TOKENS
     from teachwhy.report.numbers import count_noun
 
+    plan = session.plan
     console = Console(stderr=True, highlight=False)
     console.print(Text.assemble((plan.spec.name, "bold"), f": {strip_controls(plan.spec.question)}"))
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -177,13 +185,13 @@ def _show_plan(plan: Plan, seconds: float, workers: int, run_dir: Path) -> None:
         console.print(f"{arm}: from outside, {strip_controls(held)}", markup=False)
     for calls in plan.calls:
         says = f"{calls.arm}: {calls.n_calls:,} calls of {strip_controls(calls.model)}, about {calls.n_tokens:,} tokens"
-        console.print(f"{says}; --max-tokens caps them", markup=False)
+        console.print(f"{says}; {say_price(budget, calls.model, (calls.n_tokens, calls.n_calls * LETTER_TOKENS))}", markup=False)
     for line in plan.waived:
         console.print(f"waived leak: {line}", style="yellow", markup=False)
-    n_cells, minutes = len({cell.id for cell in plan.cells}), count_noun(max(1, round(seconds / 60)), "minute")
-    at_once = max(1, workers)
+    n_cells, minutes = session.n_cells, count_noun(max(1, round(session.seconds_left / 60)), "minute")
+    at_once = max(1, session.workers)
     size = f"{count_noun(n_cells, 'cell')}, {at_once} at a time, about {minutes} to go, {at_once * 2.5:.0f} GB of memory"
-    console.print(f"{size}; results in {run_dir}", markup=False)
+    console.print(f"{size}; results in {session.run_dir}", markup=False)
 
 
 def _span(values: Sequence[int]) -> str:

@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from inspect_ai.dataset import Sample
-from inspect_ai.log import transcript
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from teachwhy.budget import TokenCap, estimate_tokens, most_tokens
+from teachwhy.budget import Cap, estimate_tokens, most_tokens
 from teachwhy.errors import UserError
 from teachwhy.files import derive_seed
 from teachwhy.models import Scored, score_continuations
+from teachwhy.models.roles import was_kept
 from teachwhy.records import ChoiceReading
 
 READINGS: tuple[str, ...] = get_args(ChoiceReading)
@@ -31,7 +31,7 @@ ASK_LETTER = "Answer with the letter of one option."
 LETTERS = "ABCDEFGH"
 REASON_TOKENS = 48
 LETTER_TOKENS = 16
-cap = TokenCap()
+cap = Cap()
 """Of this process's calls that read text; a worker puts another one in its place."""
 _LEADING = re.compile(r"^\W*(?:option |answer:? ?)?\(?([A-H])(?:\W*$|[).:](?:\s|$)|\s*\n)", re.IGNORECASE)
 """A letter that is the whole reply, or stands before the text of an option."""
@@ -85,12 +85,6 @@ def estimate_text(sample: Sample) -> int:
     return estimate_tokens(_text_of(ask_letter(messages, (sample.metadata or {})["actions"])), LETTER_TOKENS)
 
 
-def _was_kept() -> bool:
-    """Whether the last answer came from those that were kept, and so cost nothing anew."""
-    last = next((event for event in reversed(transcript().events) if event.event == "model"), None)
-    return last is not None and last.cache == "read"
-
-
 def _text_of(messages: Sequence[ChatMessage]) -> str:
     return "\n".join(message.text for message in messages)
 
@@ -101,12 +95,12 @@ def text_reading() -> Solver:
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         state.messages = ask_letter(state.messages, state.metadata["actions"])
-        async with cap.call(most_tokens(_text_of(state.messages), LETTER_TOKENS)) as call:
+        async with cap.call(most_tokens(_text_of(state.messages)), LETTER_TOKENS) as call:
             output = await get_model().generate(state.messages, config=GenerateConfig(max_tokens=LETTER_TOKENS, temperature=0.0))
-            if _was_kept():
-                call.tokens = 0
-            elif output.usage:
-                call.tokens = output.usage.total_tokens
+            if was_kept():
+                call.was_kept()
+            else:
+                call.took(output.usage)
         state.output = output
         state.store.set("letter", find_letter(output.completion, len(state.metadata["actions"])))
         return state

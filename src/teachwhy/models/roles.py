@@ -32,3 +32,11 @@ def open_subject(model: str) -> Model:
 
     kept = CachePolicy(expiry=None)  # a cell that is gone on with asks nothing twice; its folder is dropped when the cell is done
     return get_model(model, memoize=False, config=GenerateConfig(max_retries=6, timeout=120, cache=kept))
+
+
+def was_kept() -> bool:
+    """Whether the sample's last answer came from those that were kept, and so cost nothing anew."""
+    from inspect_ai.log import transcript
+
+    last = next((event for event in reversed(transcript().events) if event.event == "model"), None)
+    return last is not None and last.cache == "read"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from teachwhy.budget import Spend
 from teachwhy.report.charts import Bar, draw_bars
 from teachwhy.report.numbers import MINUS, count_noun, format_count, format_interval, format_signed
 from teachwhy.report.page import Block, Callout, Code, Column, Details, Facts, Prose, Section, Table, render_page
@@ -31,7 +32,7 @@ histories are of one invented project, written by a language model. The interval
 wording, for that one. Rates hold for this model, this temperature and these tools. A ruling is advice from one run."""
 
 
-def render_rules(plan: RulesPlan, results: Sequence[ModelResult], rows: Sequence[RuleOutcome], command: str, tokens: int) -> str:
+def render_rules(plan: RulesPlan, results: Sequence[ModelResult], rows: Sequence[RuleOutcome], command: str, spent: Spend) -> str:
     """One HTML file, without script or network."""
     lead = "Does an agent break a rule less often when it is told why? Each rule was taken away, said bare, with a filler, with its reason."
     sections = [Section("What is advised", "advice", tuple(_advice(results)))]
@@ -42,7 +43,7 @@ def render_rules(plan: RulesPlan, results: Sequence[ModelResult], rows: Sequence
         sections.append(Section(title, f"rule-{tested.id}", tuple(_evidence(found, own))))
     sections.append(Section("What was read", "read", tuple(_validity(results, rows))))
     sections.append(Section("What this does not show", "limits", (Prose(LIMITS),)))
-    sections.append(Section("How it was done, and how to do it again", "again", tuple(_again(plan, command, tokens))))
+    sections.append(Section("How it was done, and how to do it again", "again", tuple(_again(plan, command, spent))))
     return render_page(f"Rules of {plan.name}", lead, sections, "Made by teachwhy from outcomes.csv of this run.")
 
 
@@ -195,7 +196,7 @@ def _validity(results: Sequence[ModelResult], rows: Sequence[RuleOutcome]) -> li
     return blocks
 
 
-def _again(plan: RulesPlan, command: str, tokens: int) -> list[Block]:
+def _again(plan: RulesPlan, command: str, spent: Spend) -> list[Block]:
     facts = {
         "file": f"{plan.name}, sha256 {plan.sha256}",
         "steps a condition at most": str(plan.settings.sessions),
@@ -206,7 +207,7 @@ def _again(plan: RulesPlan, command: str, tokens: int) -> list[Block]:
         "looks": f"{len(DESIGN.upper)}, error {DESIGN.alpha:.0%} over all of them, two-sided"
         if plan.settings.stop == "looks"
         else "at any moment, by betting; error 5 % over all of them",
-        "tokens of all calls": format_count(tokens),
+        "tokens of all calls": format_count(spent.tokens) + (f", {spent.usd:.2f} USD" if spent.usd else ""),
     }
     blocks: list[Block] = [Code(command), Facts(tuple(facts.items()))]
     if plan.left_out:

@@ -22,8 +22,9 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolCall, ToolInfo, ToolParam, ToolParams
 
-from teachwhy.budget import TokenCap, most_tokens
+from teachwhy.budget import Cap, most_tokens
 from teachwhy.files import derive_seed
+from teachwhy.models.roles import was_kept
 from teachwhy.rules.bind import Wording
 from teachwhy.rules.checks import Check, Step, read_step
 from teachwhy.rules.conditions import Condition, refuse_unproved, render_condition
@@ -40,7 +41,7 @@ MAX_NEW = 400
 TEMPERATURE = 1.0
 
 Verdict = Literal["kept", "broken", "not_applicable"]
-cap = TokenCap()
+cap = Cap()
 """Of the calls of this process; set by who runs a cell."""
 listeners: list[Callable[[], None]] = []
 """Called after every step that was read."""
@@ -137,12 +138,14 @@ def next_step() -> Solver:
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001  # Inspect's form
         text = "\n".join(message.text for message in state.messages)
-        async with cap.call(most_tokens(text, MAX_NEW) + most_tokens(TOOLS_TEXT, 0)) as call:
+        async with cap.call(most_tokens(text) + most_tokens(TOOLS_TEXT), MAX_NEW) as call:
             seed = derive_seed(0, "replay", str(state.sample_id)) % 2**31  # equal requests, as of `none` in all wordings, are drawn apart
             config = GenerateConfig(max_tokens=MAX_NEW, temperature=TEMPERATURE, seed=seed)
             state.output = await get_model().generate(state.messages, tools=TOOLS, tool_choice="auto", config=config)
-            if state.output.usage:
-                call.tokens = state.output.usage.total_tokens
+            if was_kept():
+                call.was_kept()
+            else:
+                call.took(state.output.usage)
         return state
 
     return solve

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from teachwhy.budget import SPENT, TokenCap, spent_tokens
+from teachwhy.budget import SPENT, Budget, Cap, read_spent, spent_in, write_spent
 from teachwhy.errors import CAP_WORDS, CapReached, UserError
 from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library_versions, now, publish, write_card, write_csv, write_text
 from teachwhy.models.roles import open_subject
@@ -96,10 +96,10 @@ class ModelResult(NamedTuple):
         return self.told and self.acts >= ACTS
 
 
-def run_rules(plan: RulesPlan, folder: Path, *, max_tokens: int | None, listen: Listener) -> list[ModelResult]:
-    """Ask what is not there yet, model by model; then write outcomes.csv. Raises CapReached where the cap on tokens is met, UserError."""
+def run_rules(plan: RulesPlan, folder: Path, *, budget: Budget, listen: Listener) -> list[ModelResult]:
+    """Ask what is not there yet, model by model; then write outcomes.csv. Raises CapReached where a cap is met, UserError."""
     _keep_plan(plan, folder)
-    results = [_run_model(plan, folder, model, max_tokens, listen) for model in plan.models]
+    results = [_run_model(plan, folder, model, budget, listen) for model in plan.models]
     write_csv(folder / OUTCOMES, COLUMNS, read_rows(folder))
     return results
 
@@ -122,8 +122,8 @@ def _keep_plan(plan: RulesPlan, folder: Path) -> None:
     write_text(path, json.dumps(about, indent=2) + "\n")
 
 
-def _run_model(plan: RulesPlan, folder: Path, model: str, max_tokens: int | None, listen: Listener) -> ModelResult:
-    rows = ask(plan, folder, model, "screen", 0, [one.id for one in plan.rules], max_tokens, listen)
+def _run_model(plan: RulesPlan, folder: Path, model: str, budget: Budget, listen: Listener) -> ModelResult:
+    rows = ask(plan, folder, model, "screen", 0, [one.id for one in plan.rules], budget, listen)
     open_rules = [
         one.id for one in plan.rules if any(row.verdict == "broken" for row in rows if row.rule == one.id and row.condition == "bare")
     ]
@@ -132,7 +132,7 @@ def _run_model(plan: RulesPlan, folder: Path, model: str, max_tokens: int | None
     for number in range(ROUNDS):
         if not open_rules:
             break
-        rows += ask(plan, folder, model, "confirm", number, open_rules, max_tokens, listen)
+        rows += ask(plan, folder, model, "confirm", number, open_rules, budget, listen)
         for rule in list(open_rules):
             rounds[rule] = number + 1
             counts = count(row for row in rows if row.rule == rule and row.stage == "confirm")
@@ -212,20 +212,20 @@ def count(rows: Iterable[RuleOutcome]) -> dict[str, Counted]:
 
 
 def ask(
-    plan: RulesPlan, folder: Path, model: str, stage: Stage, number: int, rules: Sequence[str], max_tokens: int | None, listen: Listener
+    plan: RulesPlan, folder: Path, model: str, stage: Stage, number: int, rules: Sequence[str], budget: Budget, listen: Listener
 ) -> list[RuleOutcome]:
     """One cell: the steps of a stage or round under one model; from its folder where it was done before."""
     probes = plan.probes(stage, number, rules)
     about = {"plan": plan.key, "model": model, "stage": stage, "round": number, "probes": [probe.id for probe in probes]}
     cell = folder / CELLS / f"{stage}-{hash_text(canonical_json(about))[:16]}"
     if not (cell / CARD).is_file():
-        _ask_anew(plan, folder, cell, model, stage, number, probes, max_tokens, listen)
+        _ask_anew(plan, folder, cell, model, stage, number, probes, budget, listen)
     return list(_read_csv(cell / OUTCOMES))
 
 
 def _ask_anew(
     plan: RulesPlan, folder: Path, cell: Path, model: str, stage: Stage, number: int, probes: Sequence[replay.Probe],
-    max_tokens: int | None, listen: Listener,
+    budget: Budget, listen: Listener,
 ) -> None:  # fmt: skip
     import inspect_ai
     from inspect_ai.log import read_eval_log
@@ -240,9 +240,8 @@ def _ask_anew(
     task = replay.replay_task(probes, plan.text, plan.name)
     with publish(cell) as part:
         part.mkdir(parents=True, exist_ok=True)
-        used = int((part / SPENT).read_text()) if (part / SPENT).is_file() else 0
-        limit = None if max_tokens is None else max(0, max_tokens - spent_tokens(folder / CELLS, but=part))
-        replay.cap = TokenCap(limit, used, lambda tokens: write_text(part / SPENT, str(tokens)))
+        limits = budget.limits.less(spent_in(folder / CELLS, but=part))
+        replay.cap = Cap(limits, read_spent(part / SPENT), lambda spend: write_text(part / SPENT, write_spent(spend)), budget.price(model))
         subject = open_subject(model)
         os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
         replay.listeners[:] = [tell]
@@ -277,7 +276,7 @@ def _ask_anew(
                 settings={"stage": stage, "round": number, "model": model, "temperature": replay.TEMPERATURE, "max_new": replay.MAX_NEW},
                 seed=plan.settings.seed, versions=library_versions(), commit=code_commit(),
                 counts=Counts(in_=len(rows), kept=len(rows) - n_dead - sum(lost.values()), rejected=lost, failed=n_dead),
-                spend={"tokens": float(replay.cap.used)}, seconds=round(time.monotonic() - started, 2), machine={}, details={},
+                spend=replay.cap.used._asdict(), seconds=round(time.monotonic() - started, 2), machine={}, details={},
             ),
         )  # fmt: skip
         shutil.rmtree(part / CALLS, ignore_errors=True)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from teachwhy.budget import spent_tokens
+from teachwhy.budget import UNLIMITED, Budget, spent_in
 from teachwhy.corpora import NAMES, hash_corpus
 from teachwhy.errors import UserError
 from teachwhy.files import CARD, canonical_json, explain_os_error, hash_file, hash_folder, hash_text, now, read_card, write_text
@@ -135,10 +135,10 @@ def check_disk(run_dir: Path, plan: Plan) -> None:
         )
 
 
-def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_tokens: int | None = None) -> dict[str, str]:
+def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, budget: Budget = UNLIMITED) -> dict[str, str]:
     """Do all cells that are not there yet; returns the reasons of those that failed, by cell id.
 
-    A cell starts when its parents are there. One failing cell fails those that build on it; the others go on. max_tokens: of all calls
+    A cell starts when its parents are there. One failing cell fails those that build on it; the others go on. budget: of all calls
     to APIs in this folder, earlier ones too; under a cap such cells run one at a time, each with what is left. workers: 0 does them here,
     one after another, where a debugger reaches them.
     """
@@ -163,9 +163,9 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, max_
             else:
                 ready = _ready(waiting, cells_dir, failed, {cell.id for cell in running.values()})[: max(1, workers) - len(running)]
             for cell in ready:
-                if max_tokens is not None and cell.source == "api" and any(one.source == "api" for one in running.values()):
+                if budget.limits.any and cell.source == "api" and any(one.source == "api" for one in running.values()):
                     continue
-                left = None if max_tokens is None else max(0, max_tokens - spent_tokens(cells_dir, but=cells_dir / f"{cell.folder}.part"))
+                left = Budget(budget.limits.less(spent_in(cells_dir, but=cells_dir / f"{cell.folder}.part")), budget.prices)
                 if cell in waiting:
                     waiting.remove(cell)
                 prepare_cell(cells_dir, cell, plan.batches.get(cell.id))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from teachwhy.budget import UNLIMITED, Budget
 from teachwhy.errors import UserError
 from teachwhy.files import explain_os_error, parse_record, read_yaml, write_text
 from teachwhy.records import StudyReport
@@ -121,8 +122,8 @@ class Session:
         head = f"# A copy of {self.source.name}, with every default and the study's own arms. Paths are from that file's folder.\n"
         return head + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
 
-    def run(self, listen: Listener, max_tokens: int | None = None) -> StudyReport:
-        """Write the plan, do what is not done yet, then make outcomes.csv, report.json and report.html. max_tokens: of calls to APIs."""
+    def run(self, listen: Listener, budget: Budget = UNLIMITED) -> StudyReport:
+        """Write the plan, do what is not done yet, then make outcomes.csv, report.json and report.html. budget: of calls to APIs."""
         from teachwhy.study import run
         from teachwhy.study.gather import finish_run
 
@@ -131,7 +132,7 @@ class Session:
         run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks)
         write_text(self.run_dir / STUDY, self._written())
         try:
-            failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen, max_tokens=max_tokens)
+            failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen, budget=budget)
             return finish_run(self.run_dir, self.spec, run.summarise_cells(self.run_dir, self.plan.cells, failed))
         except OSError as error:
             raise explain_os_error(error, self.run_dir) from error

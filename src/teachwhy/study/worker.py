@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from teachwhy.budget import SPENT, TokenCap
+from teachwhy.budget import SPENT, UNLIMITED, Budget, Cap, read_spent, write_spent
 from teachwhy.errors import CAP_WORDS, CapReached, CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
 from teachwhy.models.roles import open_subject
@@ -93,15 +93,15 @@ def prepare_cell(cells_dir: Path, cell: Cell, batches: Batches | None) -> None:
     write_text(part / INPUTS, cell.model_dump_json(indent=2))
 
 
-def run_cell(cells_dir: Path, cell: Cell, base: Path | None, max_tokens: int | None = None) -> float:
+def run_cell(cells_dir: Path, cell: Cell, base: Path | None, budget: Budget = UNLIMITED) -> float:
     """Do one cell and publish it. Returns its seconds. Raises CellFailed or UserError.
 
-    base: of the study's start, where there is one. max_tokens: what the calls of a cell behind an API may take together.
+    base: of the study's start, where there is one. budget: what the calls of a cell behind an API may still take.
     """
     device = _prepare_torch() if cell.source == "local" else cell.source
     started = time.monotonic()
     with publish(cells_dir / cell.folder) as part:
-        _cap_tokens(cell, part / SPENT, max_tokens)
+        cap = _cap_calls(cell, part / SPENT, budget)
         weights = find_weights(cells_dir, cell, base)
         do = {"sft": _train, "command": _command}.get(cell.kind, _adopt if cell.source == "logs" else _score)
         counts, details, dtype = do(part, cell, weights)
@@ -115,7 +115,7 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, max_tokens: int | N
             versions=library_versions(),
             commit=code_commit(),
             counts=counts,
-            spend={"tokens": float(details["tokens"])} if cell.source == "api" else {},
+            spend=cap.used._asdict() if cell.source == "api" else {},
             seconds=round(time.monotonic() - started, 2),
             machine={"device": device, "dtype": dtype, "threads": str(_threads)},
             details=details,
@@ -124,15 +124,16 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, max_tokens: int | N
     return time.monotonic() - started
 
 
-def _cap_tokens(cell: Cell, path: Path, limit: int | None) -> None:
+def _cap_calls(cell: Cell, path: Path, budget: Budget) -> Cap:
     """Go on from what earlier tries of the cell took, and keep it before and after every call."""
     from teachwhy.evaluations import readings
 
     if cell.source != "api":
-        readings.cap = TokenCap()
-        return
-    spent = int(path.read_text()) if path.is_file() else 0
-    readings.cap = TokenCap(limit, spent, lambda tokens: write_text(path, str(tokens)))
+        readings.cap = Cap()
+        return readings.cap
+    note = lambda spend: write_text(path, write_spent(spend))  # noqa: E731
+    readings.cap = Cap(budget.limits, read_spent(path), note, budget.price(cell.model))
+    return readings.cap
 
 
 def _prepare_torch() -> str:
@@ -337,7 +338,7 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
         raise CellFailed(f"{n_dead} of {n_samples} samples could not be scored: {(errors or ['?'])[0]}")
     shutil.rmtree(part / CALLS, ignore_errors=True)
     (part / SPENT).unlink(missing_ok=True)
-    details = {"samples": n_samples, "complete": done, **({"tokens": readings.cap.used} if cell.source == "api" else {})}
+    details = {"samples": n_samples, "complete": done, **({"tokens": readings.cap.used.tokens} if cell.source == "api" else {})}
     return _keep(part, outcomes), details, "float32" if cell.source == "local" else ""
 
 
