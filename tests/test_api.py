@@ -36,11 +36,13 @@ N_CALLS = 2 * 4  # two scenarios, every option in every place
 
 
 class Server:
-    """Speaks as OpenAI's chat completions do; `faults`: status codes for the next calls, in order."""
+    """Speaks as OpenAI's chat completions do; `faults`: status codes for the next calls, in order; `says`: what it answers
+    to them, else A."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.faults: list[int] = []
+        self.says: list[str] = []
         self.delay, self.tokens = 0.0, TOKENS
         outer = self
 
@@ -56,7 +58,7 @@ class Server:
                 outer.asked.append(body["messages"][-1]["content"])
                 time.sleep(outer.delay)
                 usage = {"prompt_tokens": outer.tokens - 1, "completion_tokens": 1, "total_tokens": outer.tokens}
-                message = {"role": "assistant", "content": "A"}
+                message = {"role": "assistant", "content": outer.says.pop(0) if outer.says else "A"}
                 choice = {"index": 0, "message": message, "finish_reason": "stop"}
                 reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
                 text = json.dumps(reply).encode()

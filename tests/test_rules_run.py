@@ -308,7 +308,7 @@ def test_file_without_a_rule_that_can_be_tested_says_what_to_do(tmp_path: Path) 
 def test_plan_says_what_it_takes_and_asks_nothing(two: Path, tmp_path: Path) -> None:
     found = call(two, "--model", "scripted/bare=0.5", "--plan", "--output", tmp_path / "run")
     assert found.exit_code == 0
-    assert "2 rules of AGENTS.md, 1 model: 160 to 2,560 calls a model" in found.stderr
+    assert "2 rules of AGENTS.md, 1 model: 160 to 2,680 calls a model" in found.stderr
     assert "not tested: line 3" in found.stderr
     assert not (tmp_path / "run").exists()
 

@@ -103,6 +103,18 @@ def say_price(budget: Budget, model: str, *sizes: tuple[float, float]) -> str:
     return f"about {' to '.join(known)} USD; --max-usd and --max-tokens cap it" if any(found) else "runs here, for no money"
 
 
+def ask(yes: bool, question: str) -> None:
+    """Go on only where somebody says so. Raises UserError where nobody is there."""
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("nobody is there to answer: " + question, where="the command", hint="Add --yes.")
+    if not typer.confirm(question, default=True, err=True):
+        raise typer.Exit(0)
+
+
 def say(text: str) -> None:
     """A line of progress, on stderr."""
     typer.echo(strip_controls(text), err=True)

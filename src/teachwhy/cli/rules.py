@@ -1,4 +1,4 @@
-"""`teachwhy rules`: read, init, run, fix, prefer, simulate, logs."""
+"""`teachwhy rules`: read, init, draft, run, fix, prefer, simulate, logs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ class FailOn(StrEnum):
     regression = "regression"
     inconclusive = "inconclusive"
     never = "never"
+
+
+class Also(StrEnum):
+    """Conditions of the confirm stage that are asked for by name."""
+
+    always = "always"
+    negated = "negated"
+    tautology = "tautology"
 
 
 @app.callback()
@@ -71,6 +79,36 @@ def init_rules(file: Annotated[Path | None, FILE] = None) -> None:
     typer.echo(path)
 
 
+@app.command("draft")
+def draft_reasons_of(
+    model: Annotated[str, typer.Option(help="Any model of Inspect; best the one that is to heed the rules.")],
+    file: Annotated[Path | None, FILE] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
+) -> None:
+    """Have a model make up reasons for rules that have none, into .teachwhy/rules.yaml, marked as drafts."""
+    from teachwhy.cli.app import ask, strip_controls
+    from teachwhy.report.numbers import count_noun
+    from teachwhy.rules.draft import N_DRAFTS, TRIES, draft_reasons, find_unreasoned, keep_drafts
+
+    path, rules, kept = find_unreasoned(file)
+    if not rules:
+        typer.echo(f"Every rule of {path} that has a check has a reason, or drafts of one.", err=True)
+        return
+    calls = f"{N_DRAFTS * len(rules)} to {TRIES * len(rules)} calls of {strip_controls(model)}"
+    typer.echo(f"{count_noun(len(rules), 'rule')} of {path} without a reason: {calls}", err=True)
+    ask(yes, "Start?")
+    found = draft_reasons(path, rules, model)
+    for one in found:
+        typer.echo(f"line {one.bound.rule.line}: {strip_controls(one.bound.rule.bare)}")
+        for draft in one.drafts or ("(nothing that reads like a reason)",):
+            typer.echo(f"  because {draft}" if one.drafts else f"  {draft}")
+    typer.echo(keep_drafts(path, found, kept, model))
+    typer.echo(
+        "Drafts are a model's guesses. Move what is true to reason:; fix never applies the others.",
+        err=True,
+    )
+
+
 @app.command("run")
 def run_file(
     file: Annotated[
@@ -83,6 +121,13 @@ def run_file(
     stop: Annotated[
         Literal["looks", "any"], typer.Option(help="Ten planned looks; or intervals that hold at any moment, for more steps.")
     ] = "looks",
+    also: Annotated[
+        list[Also] | None,
+        typer.Option(help="A further condition of the confirm stage; can be given several times."),
+    ] = None,
+    recall: Annotated[
+        int, typer.Option(min=0, help="Broken steps of a rule, and kept ones, at which to ask which rules bear on them; 0: none.")
+    ] = 10,
     seed: Annotated[int, typer.Option(help="Draws the histories.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of all calls in this folder together; what is done is kept.")] = None,
     max_usd: Annotated[float | None, typer.Option(min=0.0, help="The same in US dollars; needs --prices.")] = None,
@@ -99,22 +144,23 @@ def run_file(
 ) -> None:
     """Ask models for the next step in frozen histories, under each condition of a rule, and advise for each rule."""
     import json
-    import shlex
 
     from teachwhy.budget import read_budget, spent_in
+    from teachwhy.cli.app import ask
     from teachwhy.errors import CapReached, UserError
     from teachwhy.files import write_text
+    from teachwhy.rules.conditions import Condition
     from teachwhy.rules.plan import Settings, plan_rules
 
-    settings = Settings(screen=screen, sessions=sessions, seed=seed, tolerance=tolerate, stop=stop)
+    more: tuple[Condition, ...] = tuple(dict.fromkeys(one.value for one in also or []))
+    settings = Settings(screen=screen, sessions=sessions, seed=seed, tolerance=tolerate, recall=recall, also=more, stop=stop)
     planned = plan_rules(Path(file) if file else None, model or [], settings)
     budget = read_budget(list(planned.models), max_tokens=max_tokens, max_usd=max_usd, prices=prices)
     show_plan(planned, budget)
     before = _read_baseline(planned, baseline, fail_on or [])
     if plan:
         return
-    if not yes and not typer.confirm("Start?", err=True):
-        raise typer.Abort
+    ask(yes, "Start?")
     from teachwhy.rules.page import render_rules
     from teachwhy.rules.results import results_json
     from teachwhy.rules.run import CELLS, read_rows, run_rules
@@ -130,28 +176,27 @@ def run_file(
         raise UserError(str(error), where=str(output)) from error
     whole = results_json(planned, results)
     write_text(output / "report.json", json.dumps(whole, indent=2) + "\n")
-    words = ["teachwhy", "rules", "run", *([file] if file else []), *(word for one in planned.models for word in ("--model", one))]
-    words += [
-        "--screen",
-        str(screen),
-        "--sessions",
-        str(sessions),
-        "--seed",
-        str(seed),
-        "--tolerate",
-        str(tolerate),
-        "--stop",
-        stop,
-        "--output",
-        str(output),
-    ]
-    page = render_rules(planned, results, read_rows(output), shlex.join(words), spent_in(output / CELLS))
+    page = render_rules(planned, results, read_rows(output), _say_command(file, planned, output), spent_in(output / CELLS))
     write_text(output / "report.html", page)
     for result in results if format == "table" else ():
         show_result(result)
     code = _show_findings(planned, whole, before, fail_on or [], format)
     typer.echo(f"The page is {output / 'report.html'}", err=True)
     raise typer.Exit(code)
+
+
+def _say_command(file: str | None, planned: RulesPlan, output: Path) -> str:
+    """What to type for the same run."""
+    import shlex
+
+    held = planned.settings
+    options = {
+        "screen": held.screen, "sessions": held.sessions, "seed": held.seed, "tolerate": held.tolerance, "recall": held.recall,
+        "stop": held.stop, "output": output,
+    }  # fmt: skip
+    words = [*([file] if file else []), *(word for model in planned.models for word in ("--model", model))]
+    words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return shlex.join(["teachwhy", "rules", "run", *words, *(word for name in held.also for word in ("--also", name))])
 
 
 def _read_baseline(planned: RulesPlan, path: Path | None, fail_on: Sequence[FailOn]) -> dict[str, Any] | None:

@@ -90,9 +90,10 @@ def show_result(result: ModelResult) -> None:
     console = Console(highlight=False)
     console.print(Text(result.model, style="bold"))
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("line", "check", "none", "bare", "filler", "reason", "ruling"):
+    titles, *rows = table_rows(result)
+    for title in titles:
         table.add_column(title, justify="left" if title in ("check", "ruling") else "right", overflow="fold")
-    for row in table_rows(result):
+    for row in rows:
         table.add_row(*(Text(strip_controls(cell)) for cell in row))
     console.print(table)
     console.print("broken steps of those that were read\n", style="dim")
@@ -100,7 +101,7 @@ def show_result(result: ModelResult) -> None:
         console.print(strip_controls(sentence(one)), markup=False)
     differ = sum(one.disagreements for one in result.rules)
     if differ:
-        console.print(f"The two detectors differ on {differ} steps: see second in outcomes.csv.", markup=False)
+        console.print(f"The detectors differ on {differ} steps: see first, second and third in outcomes.csv.", markup=False)
 
 
 @contextmanager

@@ -72,8 +72,10 @@ def run_study(
     with session.locked():
         session.prepare(workers)
         _show_plan(session, budget)
-        _ask(yes, "Start?")
+        from teachwhy.cli.app import ask
         from teachwhy.cli.live import show_cells
+
+        ask(yes, "Start?")
 
         with show_cells(session) as listen:
             report = session.run(listen, budget)
@@ -124,18 +126,6 @@ def compare_two(
     Console(highlight=False).print(table)
 
 
-def _ask(yes: bool, question: str) -> None:
-    """Go on only where somebody says so."""
-    import sys
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UserError("nobody is there to answer: " + question, where="the command", hint="Add --yes.")
-    if not typer.confirm(question, default=True, err=True):
-        raise typer.Exit(0)
-
-
 def _end_withheld(report: StudyReport) -> None:
     if report.answer.verdict == "withheld":
         raise typer.Exit(EXIT_INCONCLUSIVE)
@@ -149,12 +139,12 @@ def _have_model(model: str) -> bool:
 
 def _need_model(model: str, yes: bool) -> None:
     """Fetch the built-in model when it is needed and not there, after a question."""
-    from teachwhy.cli.app import say
+    from teachwhy.cli.app import ask, say
     from teachwhy.models import builtin
 
     if _have_model(model):
         return
-    _ask(yes, f"The built-in model is not here yet: fetch {builtin.DOWNLOAD_MB} MB?")
+    ask(yes, f"The built-in model is not here yet: fetch {builtin.DOWNLOAD_MB} MB?")
     builtin.get_builtin(say)
 
 

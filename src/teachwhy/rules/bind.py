@@ -35,6 +35,8 @@ class Wording(Record):
     """The bare rule with insistence in place of a reason."""
     negated: str
     """The rule turned round, in nearly the same words."""
+    tautology: str = ""
+    """The bare rule, and that it is the rule; made where it is asked for."""
 
 
 class Job(Record):
@@ -80,6 +82,9 @@ class KeptRule(Record):
     """The bare rule, as it last stood in the file."""
     reason: str = ""
     filler: str = ""
+    drafts: tuple[str, ...] = ()
+    """Reasons that a model made up; used where there is no other, never applied."""
+    drafts_by: str = ""
     check: str | Check = ""
     """The name of a built-in check, or a check; empty: what its wording binds to."""
     jobs: tuple[str, ...] = ()
@@ -191,6 +196,8 @@ def draft_kept(bound: Sequence[Bound], held: Kept) -> str:
         row["filler"] = old.filler if old else ""
         row["check"] = (old.check.model_dump(exclude_defaults=True) if isinstance(old.check, Check) else old.check) if old else ""
         row["jobs"] = list(old.jobs) if old else []
+        if old and old.drafts:
+            row |= {"drafts": list(old.drafts), "drafts_by": old.drafts_by}
         rules.append(row)
     rules += [rule.model_dump(exclude_defaults=True) for key, rule in known.items() if key not in {one.rule.id for one in bound}]
     return HEAD + yaml.safe_dump({"version": 1, "rules": rules}, sort_keys=False, allow_unicode=True, width=120)
@@ -208,4 +215,5 @@ HEAD = """\
 #              broken: [{bash: "npm install zod"}]
 # A rule that teachwhy does not find can be added here, with text: as it stands in the file. Comments are not kept by `rules init`.
 # jobs     work for an agent in which the rule matters, one line each
+# drafts   what `rules draft` had a model make up: true of your project? Then move it to reason
 """

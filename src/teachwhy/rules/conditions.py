@@ -11,11 +11,13 @@ from teachwhy.errors import UserError
 from teachwhy.rules.bind import Bound, BuiltIn, Wording
 from teachwhy.rules.read import Rule
 
-Condition = Literal["none", "bare", "filler", "reason", "always", "negated"]
+Condition = Literal["none", "bare", "filler", "reason", "always", "negated", "tautology"]
 CONDITIONS: tuple[Condition, ...] = ("none", "bare", "filler", "reason", "always", "negated")
 WRITTEN: tuple[Condition, ...] = ("bare", "filler", "reason", "always", "negated")
 PREFERRED: tuple[tuple[Condition, Condition], ...] = (("bare", "none"), ("reason", "bare"), ("reason", "filler"), ("bare", "negated"))
 """Contrasts of a preference that are shown; first less second."""
+ON_REQUEST: tuple[Condition, ...] = ("always", "negated", "tautology")
+"""Conditions of a replay that are asked for by name."""
 ALLOWED = 3
 """Tokens by which filler, reason and always may differ in length."""
 
@@ -70,12 +72,38 @@ def replace_rule(text: str, rule: Rule, new: str) -> str:
     return text[:start] + text[end:]
 
 
-def wordings_of(bound: Bound, built_in: Mapping[str, BuiltIn], *, filler: str = "") -> list[Wording]:
+def wordings_of(bound: Bound, built_in: Mapping[str, BuiltIn], *, filler: str = "", drafts: Sequence[str] = ()) -> list[Wording]:
     """The ways in which a rule is said under every condition.
 
     A built-in rule in its own words has several. A rule of the user's has the one of the file: its reason and filler are the file's and
-    rules.yaml's, else those of the built-in rule that it binds to. Raises UserError where there is no reason or no filler.
+    rules.yaml's, else those of the built-in rule that it binds to, else each of a model's drafts makes a wording. Where there is no filler
+    a tautology stands in for it. Raises UserError where there is no reason.
     """
+    return [word.model_copy(update={"tautology": make_tautology(word.bare, word.reason)}) for word in _say(bound, built_in, filler, drafts)]
+
+
+TAUTOLOGIES = (
+    "that is the rule",
+    "this is what the rule says",
+    "it is a rule here, and this is it",
+    "that is how the rule is put, and so it is put",
+    "it stands here as a rule, and what stands here is the rule",
+    "this is one of the rules of the project, and the rules of the project say this",
+    "it is written down here as a rule, and a rule that is written down here is a rule of the project",
+    "among the rules of this project there is this one, which says what it says, as each of the rules of this project does",
+    "this is one of those things that are set down as a rule in this file, and a thing that is set down as a rule in this file is one "
+    "of the rules of the file",
+)
+"""Why a rule is a rule: it is one. Of growing length."""
+
+
+def make_tautology(bare: str, reason: str) -> str:
+    """The rule and that it is the rule, about as long as the rule and its reason: in words and marks, which are the same everywhere."""
+    wanted = len(_WORDS.findall(reason))
+    return min((f"{bare} - {text}" for text in TAUTOLOGIES), key=lambda text: abs(len(_WORDS.findall(text)) - wanted))
+
+
+def _say(bound: Bound, built_in: Mapping[str, BuiltIn], filler: str, drafts: Sequence[str]) -> list[Wording]:
     known = built_in.get(bound.check_name)
     if known and _same(bound.rule.bare, known.rule) and not bound.reason and not filler:
         return list(known.wordings)
@@ -83,24 +111,20 @@ def wordings_of(bound: Bound, built_in: Mapping[str, BuiltIn], *, filler: str = 
     first = known.wordings[0] if known and known.wordings else None
     reason = bound.reason or (_after(first.reason, first.bare) if first else "")
     filler = filler or (_after(first.filler, first.bare) if first and not bound.reason else "")
-    if not reason:
-        raise UserError("the rule has no reason, and none is known for it", where=where, hint="Write one into .teachwhy/rules.yaml.")
-    if not filler:
-        raise UserError(
-            "the rule has no filler: as many words on its topic that explain nothing",
-            where=where,
-            hint="Write one into .teachwhy/rules.yaml; teachwhy rules init makes the file.",
-        )
+    if not reason and not drafts:
+        hint = "Write one into .teachwhy/rules.yaml, or let a model draft some: teachwhy rules draft --model MODEL"
+        raise UserError("the rule has no reason, and none is known for it", where=where, hint=hint)
     joined = " - "
     always = _after(first.always, first.bare) if first else "this holds every time, without exception"
     return [
         Wording(
             bare=bare,
-            filler=f"{bare}{joined}{filler}",
-            reason=f"{bare}{joined}{reason}",
+            filler=f"{bare}{joined}{filler}" if filler else make_tautology(bare, f"{bare}{joined}{why}"),
+            reason=f"{bare}{joined}{why}",
             always=f"{bare}{joined}{always}",
             negated=first.negated if first else f"Do the opposite of this: {bare}",
         )
+        for why in ([reason] if reason else drafts)
     ]
 
 
@@ -126,8 +150,9 @@ def refuse_unproved(request: str, condition: Condition, wording: Wording) -> Non
     """
     if condition != "none" and getattr(wording, condition) not in request:
         raise UserError(f"the request does not hold the rule's text under {condition!r}", where="conditions")
-    others = [name for name in WRITTEN if name != condition and getattr(wording, name) != wording.bare]
-    for name in others if condition != "none" else WRITTEN:
+    written = (*WRITTEN, *(("tautology",) if wording.tautology else ()))
+    others = [name for name in written if name != condition and getattr(wording, name) != wording.bare]
+    for name in others if condition != "none" else written:
         if getattr(wording, name) in request and getattr(wording, name) not in getattr(wording, condition, ""):
             raise UserError(f"the request holds the rule's text of {name!r} under {condition!r}", where="conditions")
 

@@ -23,6 +23,9 @@ HOOKS = ("make a hook", "add reason, make a hook", "keep reason, make a hook")
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
+DRAFT_HINT = "Then move it to reason: in .teachwhy/rules.yaml, and run the rules again."
+
+
 class Edit(NamedTuple):
     """A rule that gets its reason."""
 
@@ -52,10 +55,11 @@ class _Advised(NamedTuple):
     wording: Wording
     rulings: tuple[tuple[str, str], ...]
     """(model, ruling)."""
+    drafted: bool
 
     @property
     def adds(self) -> bool:
-        return any(ruling in ADDS for _, ruling in self.rulings)
+        return not self.drafted and any(ruling in ADDS for _, ruling in self.rulings)
 
     @property
     def hooks(self) -> bool:
@@ -65,21 +69,24 @@ class _Advised(NamedTuple):
 def fix_rules(folder: Path) -> Fix:
     """What the run in a folder advises for its rule file. Raises UserError where the run is not finished or the file has changed since."""
     plan, report = read_run(folder)
-    path = Path(plan["file"])
+    path = next((path for name in ("file", "path") if (path := Path(plan.get(name, ""))).is_file()), Path(plan["file"]))
     if not path.is_file():
-        raise UserError("the run's rule file is not there", where=str(path), hint="Type the command in the folder where the run was made.")
+        raise UserError(
+            "the run's rule file is not there", where=str(path), hint="Has it been moved? Run the rules again: teachwhy rules run"
+        )
     if hash_file(path) != plan["sha256"]:
         hint = "What was measured is not what stands there now. Run the rules again: teachwhy rules run"
         raise UserError("the rule file has changed since the run", where=str(path), hint=hint)
     root = project_of(path)
     bounds = {one.rule.id: one for one in reversed(bind_rules(read_rule_file(path)[0].rules, read_kept(root) if path != HOST else Kept()))}
     wordings = {key: [parse_record(Wording, one, where=str(folder / PLAN)) for one in held] for key, held in plan["rules"].items()}
-    advised = list(_find_advised(report, bounds, wordings))
+    advised = list(_find_advised(report, bounds, wordings, plan.get("drafted", ())))
     edits = tuple(_make_edit(one) for one in advised if one.adds)
     hooks = tuple(_make_hook(one, path.name) for one in advised if one.hooks)
     diff = make_diff(path, root, edits) if edits else ""
     notes = [*_say_edits(edits), *(f"hook {hook.name}: {hook.rule!r}" for hook in hooks), *_say_models(advised)]
     notes += _say_reasons(advised, path)
+    notes += [f"line {one.bound.rule.line}: what helped is a draft by a model. Is it true? {DRAFT_HINT}" for one in advised if one.drafted]
     if hooks and not _same_checks(plan, path, bounds, wordings):
         notes.append("The checks are no longer those of the run; the hooks are made from those that there are now.")
     return Fix(path, root, diff, edits, hooks, tuple(notes))
@@ -114,7 +121,9 @@ def read_json(path: Path, schema: str, missing: str, *, hint: str) -> dict[str, 
     return held
 
 
-def _find_advised(report: Mapping[str, Any], bounds: Mapping[str, Bound], wordings: Mapping[str, Sequence[Wording]]) -> Iterable[_Advised]:
+def _find_advised(
+    report: Mapping[str, Any], bounds: Mapping[str, Bound], wordings: Mapping[str, Sequence[Wording]], drafted: Sequence[str]
+) -> Iterable[_Advised]:
     for id_, held in wordings.items():
         rulings = tuple((model["model"], rule["ruling"]) for model in report["models"] for rule in model["rules"] if rule["id"] == id_)
         if not any(ruling in (*ADDS, *HOOKS) for _, ruling in rulings):
@@ -124,7 +133,7 @@ def _find_advised(report: Mapping[str, Any], bounds: Mapping[str, Bound], wordin
             raise UserError(f"the run's rule {id_!r} is not found any more, or has no check", where=PLAN, hint=hint)
         bound = bounds[id_]
         own = next((word for word in held if _WORDS.findall(word.bare.lower()) == _WORDS.findall(bound.rule.bare.lower())), held[0])
-        yield _Advised(bound, own, rulings)
+        yield _Advised(bound, own, rulings, id_ in drafted)
 
 
 def _make_edit(one: _Advised) -> Edit:
@@ -179,7 +188,7 @@ def _say_models(advised: Sequence[_Advised]) -> Iterable[str]:
 def _say_reasons(advised: Sequence[_Advised], path: Path) -> Iterable[str]:
     if path == HOST:
         yield "The file is teachwhy's own, of an invented project: there is nothing of yours to mend."
-    elif lines := [str(one.bound.rule.line) for one in advised if not one.bound.reason]:
+    elif lines := [str(one.bound.rule.line) for one in advised if not one.bound.reason and not one.drafted]:
         yield f"The reason of line {', '.join(lines)} is teachwhy's, true in an invented project. Is it true in yours?"
 
 

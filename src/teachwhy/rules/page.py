@@ -19,12 +19,19 @@ from teachwhy.rules.run import DESIGN, ModelResult, RuleOutcome, RuleResult
 
 SHOWN = 5
 """Broken steps that are shown of a rule."""
-CONDITIONS = {"none": "rule taken away", "bare": "bare rule", "filler": "bare rule and a filler", "reason": "bare rule and its reason"}
+CONDITIONS = {
+    "none": "rule taken away",
+    "bare": "bare rule",
+    "filler": "bare rule and a filler",
+    "reason": "bare rule and its reason",
+}
+ALSO = {"always": "bare rule, insisted on", "negated": "rule turned round", "tautology": "bare rule, and that it is the rule"}
 STRATA = {
     "first": "first opportunity",
     "distracted": "after talk off the job",
     "later": "after other work",
     "compacted": "after a compaction that kept the rule",
+    "dropped": "after a compaction that dropped it",
 }
 LIMITS = """\
 A step is the next move after a frozen history, not a whole session: how often a rule is broken in a day's work is another number. The
@@ -121,8 +128,10 @@ def _evidence(found: Sequence[tuple[ModelResult, RuleResult]], rows: Sequence[Ru
     for result, one in found:
         blocks.append(_rates(result.model, one))
         blocks.append(_probes(result.model, [row for row in rows if row.model == result.model]))
+        if one.recalled:
+            blocks.append(_recall(result.model, one))
     blocks.append(Details("The wordings", (_wordings(tested.wordings),)))
-    broken = [row for row in rows if row.verdict == "broken" and row.condition != "none"]
+    broken = [row for row in rows if row.verdict == "broken" and row.condition != "none" and row.stage != "dropped"]
     if broken:
         columns = (Column("condition"), Column("command", "code"), Column("log and sample", "wide"))
         lines = tuple((row.condition, row.evidence[:300], f"{row.log}, {row.sample_id}") for row in broken[:SHOWN])
@@ -134,7 +143,7 @@ def _evidence(found: Sequence[tuple[ModelResult, RuleResult]], rows: Sequence[Ru
 
 def _rates(model: str, one: RuleResult) -> Table:
     lines = []
-    for name, words in CONDITIONS.items():
+    for name, words in (CONDITIONS | ALSO).items():
         if (counted := one.counts.get(name)) and counted.total:
             interval = (Looks(Z) if name == "none" else one.measure).rate(counted)
             share = f"{counted.rate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
@@ -150,19 +159,32 @@ def _rates(model: str, one: RuleResult) -> Table:
 
 
 def _probes(model: str, rows: Sequence[RuleOutcome]) -> Table:
-    conditions = [name for name in CONDITIONS if any(row.condition == name for row in rows)]
+    conditions = [name for name in CONDITIONS | ALSO if any(row.condition == name for row in rows)]
     lines = []
     for stratum, words in STRATA.items():
         cells = []
         for condition in conditions:
             own = [row for row in rows if (row.stratum, row.condition, row.status) == (stratum, condition, "ok")]
-            cells.append(f"{sum(row.verdict == 'broken' for row in own)}/{len(own)}")
+            cells.append(f"{sum(row.verdict == 'broken' for row in own)}/{len(own)}" if own else "–")
         lines.append((words, *cells))
     return Table(
         (Column("probe"), *(Column(name, "count") for name in conditions)),
         tuple(lines),
-        f"{model}, by probe: broken steps of those that were read, screen and confirm together.",
+        f"{model}, by probe: broken steps of those that were read, all stages together; what was dropped is asked in one way.",
     )
+
+
+def _recall(model: str, one: RuleResult) -> Table:
+    lines = tuple(
+        (CONDITIONS[name], f"{found.broken_named}/{found.broken}", f"{found.kept_named}/{found.kept}")
+        for name, found in one.recalled.items()
+    )
+    columns = (Column("condition"), Column("named at broken steps", "count"), Column("named at kept steps", "count"))
+    caption = (
+        f"{model}, asked which instructions bear on the step: a rule that is named where it was broken was known and not heeded; one that "
+        "is not was forgotten, or not seen to apply."
+    )
+    return Table(columns, lines, caption)
 
 
 def _wordings(wordings: Sequence[object]) -> Table:
@@ -177,11 +199,19 @@ def _validity(results: Sequence[ModelResult], rows: Sequence[RuleOutcome]) -> li
     for result in results:
         own = [row for row in rows if row.model == result.model]
         verdicts, states = Counter(row.verdict for row in own), Counter(row.status for row in own)
-        differ = sum(row.status == "ok" and row.verdict != row.second for row in own)
-        numbers = (len(own), verdicts["kept"], verdicts["broken"], verdicts["not_applicable"], states["truncated"], states["dead"], differ)
+        differ = sum(row.first != row.second for row in own)
+        run = sum(row.third != "" for row in own)
+        numbers = (
+            len(own),
+            *(verdicts[name] for name in ("kept", "broken", "not_applicable")),
+            states["truncated"],
+            states["dead"],
+            differ,
+            run,
+        )
         lines.append((result.model, *(format_count(n) for n in numbers)))
-    titles = ("steps", "kept", "broken", "no opportunity", "cut off", "dead", "detectors differ")
-    differing = [row for row in rows if row.status == "ok" and row.verdict != row.second]
+    titles = ("steps", "kept", "broken", "no opportunity", "cut off", "dead", "detectors differ", "of these run")
+    differing = [row for row in rows if row.first != row.second]
     blocks: list[Block] = [
         Prose(
             "Every request was checked before it was sent: it holds the rule's text as the condition says, and none of what another "
@@ -190,8 +220,8 @@ def _validity(results: Sequence[ModelResult], rows: Sequence[RuleOutcome]) -> li
         Table((Column("model"), *(Column(title, "count") for title in titles)), tuple(lines)),
     ]
     if differing:
-        columns = (Column("first"), Column("second"), Column("what decided", "code"), Column("sample", "wide"))
-        shown = tuple((row.verdict, row.second, row.evidence[:300], row.sample_id) for row in differing[:20])
+        columns = (Column("first"), Column("second"), Column("when run"), Column("what decided", "code"), Column("sample", "wide"))
+        shown = tuple((row.first, row.second, row.third or "–", row.evidence[:300], row.sample_id) for row in differing[:20])
         blocks.append(Details(f"{count_noun(len(differing), 'step')} on which the detectors differ", (Table(columns, shown),)))
     return blocks
 

@@ -14,7 +14,7 @@ from teachwhy.models.roles import check_subject
 from teachwhy.records import Record
 from teachwhy.rules.bind import Bound, BuiltIn, Kept, KeptRule, Wording, bind_rules, read_built_in, read_kept
 from teachwhy.rules.conditions import ALLOWED, Condition, count_lengths, find_span, wordings_of
-from teachwhy.rules.histories import History, make_histories
+from teachwhy.rules.histories import DROPPED, History, make_histories
 from teachwhy.rules.read import find_rule_files, project_of, read_rule_file
 from teachwhy.rules.replay import MAX_NEW, Probe, build_request
 from teachwhy.shipped import ROOT
@@ -28,7 +28,9 @@ SCREENED = 40
 ROUNDS = 10
 SESSIONS = 400
 """Steps a rule and condition in the confirm stage, at most."""
-Stage = Literal["screen", "confirm"]
+DROPPED_STEPS = 20
+"""Steps of a rule that broke, after a compaction that dropped its text."""
+Stage = Literal["screen", "confirm", "dropped"]
 
 
 class Settings(Record):
@@ -38,6 +40,10 @@ class Settings(Record):
     sessions: int = SESSIONS
     seed: int = 0
     tolerance: float = 0.02
+    also: tuple[Condition, ...] = ()
+    """Conditions of the confirm stage beside bare, filler and reason."""
+    recall: int = 10
+    """Broken steps of a rule and condition, and as many kept ones, at which the model is asked which rules bear on them."""
     stop: Literal["looks", "any"] = "looks"
     """Planned looks, or intervals by betting that hold at any moment."""
 
@@ -50,6 +56,9 @@ class Tested(NamedTuple):
     screen: tuple[History, ...]
     confirm: tuple[History, ...]
     destructive: bool
+    dropped: tuple[History, ...] = ()
+    drafted: bool = False
+    """Its reasons are a model's drafts."""
 
     @property
     def id(self) -> str:
@@ -71,7 +80,7 @@ class RulesPlan(NamedTuple):
     left_out: tuple[str, ...]
     """Rules that are not tested, and why."""
     apart: tuple[str, ...]
-    """Wordings whose filler and reason differ by more tokens than allowed."""
+    """What to know of a rule's texts: drafts, a tautology for a filler, a filler and a reason that differ by more tokens than allowed."""
 
     @property
     def key(self) -> str:
@@ -81,19 +90,33 @@ class RulesPlan(NamedTuple):
         return hash_text(canonical_json([self.sha256, list(self.models), self.settings.model_dump(), held]))
 
     def probes(self, stage: Stage, number: int, rules: Sequence[str]) -> list[Probe]:
-        """Steps of the screen, or of a round of the confirm stage (from 0), for the rules that are still open."""
+        """Steps of the screen, of a round of the confirm stage (from 0) for the rules that are still open, or after a compaction that
+        dropped the rule, where all conditions ask the same."""
         tested = [one for one in self.rules if one.id in rules]
+        if stage == "dropped":
+            return [probe for one in tested for probe in _spread(one, one.dropped, ("bare",), range(DROPPED_STEPS))]
         if stage == "screen":
             return [probe for one in tested for probe in _spread(one, one.screen, SCREEN, range(self.settings.screen))]
         start, end = (round(self.settings.sessions * part / ROUNDS) for part in (number, number + 1))
-        return [probe for one in tested for probe in _spread(one, one.confirm, CONFIRM, range(start, end))]
+        return [probe for one in tested for probe in _spread(one, one.confirm, self.confirmed, range(start, end))]
+
+    @property
+    def drafted(self) -> list[str]:
+        """Rules whose reasons are drafts."""
+        return [one.id for one in self.rules if one.drafted]
+
+    @property
+    def confirmed(self) -> tuple[Condition, ...]:
+        """Conditions of the confirm stage."""
+        return (*CONFIRM, *self.settings.also)
 
     def size(self) -> Size:
         """Calls and tokens, at least (the screen) and at most, for each model."""
         screen = self.probes("screen", 0, [one.id for one in self.rules])
-        some = [probe for one in self.rules for probe in _spread(one, one.confirm, CONFIRM, range(8))]
+        some = [probe for one in self.rules for probe in _spread(one, one.confirm, self.confirmed, range(8))]
         each = [sum(self._tokens(probe) for probe in group) / max(1, len(group)) for group in (screen, some)]
-        n_confirm = len(self.rules) * len(CONFIRM) * self.settings.sessions
+        n_after = len(self.rules) * (DROPPED_STEPS + 4 * self.settings.recall)  # recall: broken and kept, bare and with the reason
+        n_confirm = len(self.rules) * len(self.confirmed) * self.settings.sessions + n_after
         return Size(len(screen), len(screen) + n_confirm, round(len(screen) * each[0]), round(len(screen) * each[0] + n_confirm * each[1]))
 
     def _tokens(self, probe: Probe) -> int:
@@ -159,6 +182,12 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
             left_out.append(f"{place}: {error.what}")
             continue
         rules.append(tested)
+        if tested.drafted:
+            apart.append(
+                f"{place}: its reasons are drafts by {own[bound.rule.id].drafts_by or 'a model'}, and nobody said that they are true"
+            )
+        if any(word.filler == word.tautology for word in tested.wordings):
+            apart.append(f"{place}: it has no filler in .teachwhy/rules.yaml; a tautology stands in for it")
         for word in tested.wordings:
             if (lengths := count_lengths(word)).apart > ALLOWED:
                 says = f"filler, reason and always differ by {lengths.apart} tokens ({lengths.tokenizer}), {ALLOWED} are allowed"
@@ -174,6 +203,8 @@ def _prepare(bound: Bound, own: KeptRule | None, built_in: dict[str, BuiltIn], s
     jobs = own.jobs if own and own.jobs else tuple(job.ask for job in known.jobs) if known else ()
     slots = dict(known.slots) if known else {}
     destructive = bool((own and own.destructive) or (known and known.destructive))
-    wordings = tuple(wordings_of(bound, built_in, filler=own.filler if own else ""))
+    wordings = tuple(wordings_of(bound, built_in, filler=own.filler if own else "", drafts=own.drafts if own else ()))
+    drafted = bool(own and own.drafts and not bound.reason and not known)
     screen, confirm = (tuple(make_histories(bound.rule.id, jobs, slots, seed=derive_seed(seed, stage))) for stage in ("screen", "confirm"))
-    return Tested(bound, wordings, screen, confirm, destructive)
+    dropped = make_histories(bound.rule.id, jobs, slots, n=DROPPED_STEPS, seed=derive_seed(seed, "dropped"), strata=(DROPPED,))
+    return Tested(bound, wordings, screen, confirm, destructive, tuple(dropped), drafted)

@@ -12,6 +12,8 @@ from teachwhy.rules.ruling import AnyTime, Comparison, Counted, Looks, Z
 from teachwhy.rules.run import ModelResult, RuleResult
 
 SCHEMA = "teachwhy.rules.run/1"
+SHOWN = ("none", "bare", "filler", "reason")
+"""Conditions of every run."""
 
 
 def results_json(plan: RulesPlan, results: Sequence[ModelResult]) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def _rule_json(one: RuleResult) -> dict[str, Any]:
         "stopped": one.stopped,
         "rounds": one.rounds,
         "disagreements": one.disagreements,
+        "recall": {name: found._asdict() for name, found in one.recalled.items()},
         "conditions": {name: _count_json(counted, Looks(Z) if name == "none" else one.measure) for name, counted in one.counts.items()},
         "comparisons": [_comparison_json(found) for found in one.comparisons],
     }
@@ -74,15 +77,21 @@ def _comparison_json(found: Comparison) -> dict[str, Any]:
 
 
 def table_rows(result: ModelResult) -> list[tuple[str, ...]]:
-    """line, check, none, bare, filler, reason, ruling: one row a rule."""
+    """First the titles, then one row a rule: line, check, each of the conditions, ruling."""
+    more = dict.fromkeys(name for one in result.rules for name in one.counts if name not in SHOWN)
+    shown = (*SHOWN, *more)
+    titles = ("line", "check", *shown, "ruling")
     return [
-        (
-            str(one.tested.bound.rule.line),
-            one.tested.bound.check_name,
-            *(_rate(one.counts.get(name)) for name in ("none", "bare", "filler", "reason")),
-            one.ruling.kind,
-        )
-        for one in result.rules
+        titles,
+        *(
+            (
+                str(one.tested.bound.rule.line),
+                one.tested.bound.check_name,
+                *(_rate(one.counts.get(name)) for name in shown),
+                one.ruling.kind,
+            )
+            for one in result.rules
+        ),
     ]
 
 
@@ -97,7 +106,7 @@ def sentence(one: RuleResult) -> str:
     found = next((each for each in one.comparisons if (each.first, each.second) == ("bare", "reason")), None)
     seen = (
         f" bare less reason {found.difference:+.1%} ({found.low:+.1%} to {found.high:+.1%});"
-        if found and "With the" not in one.ruling.says
+        if found and "percentage points" not in one.ruling.says
         else ""
     )
     missing = sum(counted.missing for counted in one.counts.values())

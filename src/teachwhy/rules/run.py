@@ -6,8 +6,9 @@ import csv
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,12 @@ from teachwhy.errors import CAP_WORDS, CapReached, UserError
 from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library_versions, now, publish, write_card, write_csv, write_text
 from teachwhy.models.roles import open_subject
 from teachwhy.records import Card, Counts, Record
-from teachwhy.rules import replay
+from teachwhy.rules import recall, replay
 from teachwhy.rules.plan import ROUNDS, RulesPlan, Stage, Tested
 from teachwhy.rules.ruling import ACTS, AnyTime, Comparison, Counted, Looks, Ruling, Z, compare, pair_rates, rule_on
 from teachwhy.sequential import look, plan_looks
 
-CELLS, CALLS, OUTCOMES, PLAN = "cells", "calls", "outcomes.csv", "plan.json"
+CELLS, CALLS, OUTCOMES, RECALL, PLAN = "cells", "calls", "outcomes.csv", "recall.csv", "plan.json"
 DESIGN = plan_looks(ROUNDS)
 
 
@@ -41,8 +42,10 @@ class RuleOutcome(Record):
     repeat: int
     verdict: str
     """kept, broken, not_applicable; empty where it was not read."""
+    first: str
     second: str
-    """The second detector's."""
+    """What the two detectors read; where they differ, `third` is what running the commands showed, if there is a sandbox."""
+    third: str
     acted: bool
     status: str
     """ok, truncated, dead."""
@@ -55,7 +58,7 @@ class Event(NamedTuple):
     """Progress: steps read of those of a stage or round."""
 
     model: str
-    stage: Stage
+    stage: str
     round: int
     done: int
     total: int
@@ -78,6 +81,8 @@ class RuleResult(NamedTuple):
     """How wide its intervals are, but those of the screen."""
     disagreements: int
     """Steps on which the detectors differ."""
+    recalled: Mapping[str, recall.Recalled] = {}
+    """By condition: was the rule named at steps that broke it, and at steps that kept it?"""
 
 
 class ModelResult(NamedTuple):
@@ -115,9 +120,10 @@ def _keep_plan(plan: RulesPlan, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     about = {
-        "schema": "teachwhy.rules.plan/1", "key": plan.key, "file": str(plan.file), "sha256": plan.sha256, "models": list(plan.models),
-        "settings": plan.settings.model_dump(), "rules": {one.id: [word.model_dump() for word in one.wordings] for one in plan.rules},
-        "left_out": list(plan.left_out), "size": plan.size()._asdict(), "created": now(),
+        "schema": "teachwhy.rules.plan/1", "key": plan.key, "file": str(plan.file), "path": str(plan.file.resolve()), "sha256": plan.sha256,
+        "models": list(plan.models), "settings": plan.settings.model_dump(), "drafted": plan.drafted, "left_out": list(plan.left_out),
+        "rules": {one.id: [word.model_dump() for word in one.wordings] for one in plan.rules}, "size": plan.size()._asdict(),
+        "created": now(),
     }  # fmt: skip
     write_text(path, json.dumps(about, indent=2) + "\n")
 
@@ -139,7 +145,16 @@ def _run_model(plan: RulesPlan, folder: Path, model: str, budget: Budget, listen
             if why := _stops(plan, counts, number):
                 open_rules.remove(rule)
                 stopped[rule] = why
-    found = tuple(_result(plan, one, [row for row in rows if row.rule == one.id], rounds[one.id], stopped[one.id]) for one in plan.rules)
+    confirmed = {rule: n for rule, n in rounds.items() if n}
+    if confirmed:
+        rows += ask(plan, folder, model, "dropped", 0, list(confirmed), budget, listen)
+    recalled = ask_recall(plan, folder, model, rows, confirmed, budget, listen)
+    found = tuple(
+        _result(plan, one, [row for row in rows if row.rule == one.id], rounds[one.id], stopped[one.id])._replace(
+            recalled=recall.count_recall(row for row in recalled if row.rule == one.id)
+        )
+        for one in plan.rules
+    )
     read = [row for row in rows if row.status == "ok"]
     acts = sum(row.acted or row.verdict != "not_applicable" for row in read) / max(1, len(read))
     told = any(one.comparisons and one.comparisons[0].low > 0 for one in found)
@@ -180,6 +195,7 @@ def _result(plan: RulesPlan, tested: Tested, rows: Sequence[RuleOutcome], rounds
     comparisons = [compare(screen, "none", "bare", Z)]
     if rounds:
         comparisons += [measure.compare(confirm, first, "reason") for first in ("bare", "filler")]
+        comparisons += [measure.compare(confirm, "bare", other) for other in plan.settings.also]
     ruling = rule_on(
         counts,
         measure,
@@ -188,7 +204,7 @@ def _result(plan: RulesPlan, tested: Tested, rows: Sequence[RuleOutcome], rounds
         destructive=tested.destructive,
         tolerance=plan.settings.tolerance,
     )
-    disagreements = sum(row.status == "ok" and row.verdict != row.second for row in rows)
+    disagreements = sum(row.status == "ok" and row.first != row.second for row in rows)
     return RuleResult(tested, counts, tuple(comparisons), ruling, stopped, rounds, measure, disagreements)
 
 
@@ -227,17 +243,61 @@ def _ask_anew(
     plan: RulesPlan, folder: Path, cell: Path, model: str, stage: Stage, number: int, probes: Sequence[replay.Probe],
     budget: Budget, listen: Listener,
 ) -> None:  # fmt: skip
+    task = replay.replay_task(probes, plan.text, plan.name)
+    with _asked(folder, cell, model, task, len(probes), budget, listen, (stage, number)) as (part, log):
+        rows = _read_steps(log, model, stage, number)
+        write_csv(part / OUTCOMES, COLUMNS, rows)
+        lost = {name: n for name in ("truncated",) if (n := sum(row.status == name for row in rows))}
+        _write_card(part, log, plan, model, stage, number, len(rows), lost, sum(row.status == "dead" for row in rows))
+
+
+def ask_recall(
+    plan: RulesPlan, folder: Path, model: str, rows: Sequence[RuleOutcome], rounds: dict[str, int], budget: Budget, listen: Listener
+) -> list[recall.Recall]:
+    """Which rules bear on the steps that were broken, and on as many that were kept? From its folder where it was asked before."""
+    chosen = choose_steps(plan, rows, rounds)
+    if not chosen:
+        return []
+    about = {"plan": plan.key, "model": model, "stage": "recall", "probes": list(chosen)}
+    cell = folder / CELLS / f"recall-{hash_text(canonical_json(about))[:16]}"
+    if not (cell / CARD).is_file():
+        task = recall.recall_task(chosen, plan.text, plan.name)
+        with _asked(folder, cell, model, task, len(chosen), budget, listen, ("recall", 0)) as (part, log):
+            found = recall.read_recall(log)
+            write_csv(part / RECALL, tuple(recall.Recall.model_fields), found)
+            _write_card(part, log, plan, model, "recall", 0, len(found), {}, sum(row.named is None for row in found))
+    return recall.read_recall_csv(cell / RECALL)
+
+
+def choose_steps(plan: RulesPlan, rows: Sequence[RuleOutcome], rounds: dict[str, int]) -> dict[str, tuple[replay.Probe, recall.Verdict]]:
+    """By sample id: the first broken steps of every rule and condition in the confirm stage, and as many kept ones."""
+    probes = {probe.id: probe for rule, n in rounds.items() for number in range(n) for probe in plan.probes("confirm", number, [rule])}
+    found: dict[str, tuple[replay.Probe, recall.Verdict]] = {}
+    for rule in rounds:
+        for condition in recall.CONDITIONS:
+            own = [row for row in rows if (row.rule, row.condition, row.stage, row.status) == (rule, condition, "confirm", "ok")]
+            broken, kept = ([row.sample_id for row in own if row.verdict == verdict] for verdict in ("broken", "kept"))
+            n = min(plan.settings.recall, len(broken))
+            found |= {name: (probes[name], "broken") for name in broken[:n]} | {name: (probes[name], "kept") for name in kept[:n]}
+    return found
+
+
+@contextmanager
+def _asked(
+    folder: Path, cell: Path, model: str, task: Any, n: int, budget: Budget, listen: Listener, where: tuple[str, int],
+) -> Iterator[tuple[Path, Any]]:  # fmt: skip
+    """Run an Inspect task in a cell's folder under what is left of the budget; inside, its rows are read and written. Calls that were
+    answered are kept until then, so that nothing is asked twice. Raises CapReached, UserError."""
     import inspect_ai
     from inspect_ai.log import read_eval_log
 
-    started, done = time.monotonic(), 0
+    done = 0
 
     def tell() -> None:
         nonlocal done
         done += 1
-        listen(Event(model, stage, number, done, len(probes)))
+        listen(Event(model, *where, done, n))
 
-    task = replay.replay_task(probes, plan.text, plan.name)
     with publish(cell) as part:
         part.mkdir(parents=True, exist_ok=True)
         limits = budget.limits.less(spent_in(folder / CELLS, but=part))
@@ -247,7 +307,7 @@ def _ask_anew(
         replay.listeners[:] = [tell]
         try:
             _, logs = inspect_ai.eval_set(
-                task, log_dir=str(part / "logs"), model=subject, display="none", max_samples=min(100, len(probes)), retry_attempts=0,
+                task, log_dir=str(part / "logs"), model=subject, display="none", max_samples=min(100, n), retry_attempts=0,
                 retry_immediate=False, fail_on_error=False, log_format="eval", log_level="error", score_display=False,
                 log_realtime=False,
             )  # fmt: skip
@@ -257,30 +317,32 @@ def _ask_anew(
         if not logs or logs[0].status != "success":
             raise UserError(f"the steps of {model} ended as {logs[0].status if logs else 'no log'}", where=str(part / "logs"))
         log = read_eval_log(logs[0].location)
-        rows = _read_steps(log, model, stage, number)
-        n_dead = sum(row.status == "dead" for row in rows)
-        if replay.cap.reached or n_dead > 0.1 * len(rows):
+        n_dead = sum(bool(sample.error) for sample in log.samples or [])
+        if replay.cap.reached or n_dead > 0.1 * n:
             why = _first_error(log)
             shutil.rmtree(part / "logs")
             if replay.cap.reached:
-                raise CapReached(f"{CAP_WORDS}; {len(rows) - n_dead} of {len(rows)} steps of this round are done and kept")
-            raise UserError(
-                f"{n_dead} of {len(rows)} steps of {model} could not be had: {why}", where=str(folder), hint="Type the same again."
-            )
-        write_csv(part / OUTCOMES, COLUMNS, rows)
-        lost = {name: n for name in ("truncated",) if (n := sum(row.status == name for row in rows))}
-        write_card(
-            part,
-            Card(
-                kind="rules", name=f"{stage} {number} of {model}", created=now(), inputs={"file": plan.sha256, "plan": plan.key},
-                settings={"stage": stage, "round": number, "model": model, "temperature": replay.TEMPERATURE, "max_new": replay.MAX_NEW},
-                seed=plan.settings.seed, versions=library_versions(), commit=code_commit(),
-                counts=Counts(in_=len(rows), kept=len(rows) - n_dead - sum(lost.values()), rejected=lost, failed=n_dead),
-                spend=replay.cap.used._asdict(), seconds=round(time.monotonic() - started, 2), machine={}, details={},
-            ),
-        )  # fmt: skip
+                raise CapReached(f"{CAP_WORDS}; {n - n_dead} of {n} steps of this round are done and kept")
+            raise UserError(f"{n_dead} of {n} steps of {model} could not be had: {why}", where=str(folder), hint="Type the same again.")
+        yield part, log
         shutil.rmtree(part / CALLS, ignore_errors=True)
         (part / SPENT).unlink(missing_ok=True)
+
+
+def _write_card(
+    part: Path, log: Any, plan: RulesPlan, model: str, stage: str, number: int, n: int, lost: dict[str, int], n_dead: int
+) -> None:
+    began, ended = (datetime.fromisoformat(moment) for moment in (log.stats.started_at, log.stats.completed_at))
+    settings = {"stage": stage, "round": number, "model": model, "temperature": replay.TEMPERATURE, "max_new": replay.MAX_NEW}
+    write_card(
+        part,
+        Card(
+            kind="rules", name=f"{stage} {number} of {model}", created=now(), inputs={"file": plan.sha256, "plan": plan.key},
+            settings=settings, seed=plan.settings.seed, versions=library_versions(), commit=code_commit(),
+            counts=Counts(in_=n, kept=n - n_dead - sum(lost.values()), rejected=lost, failed=n_dead),
+            spend=replay.cap.used._asdict(), seconds=(ended - began).total_seconds(), machine={}, details={},
+        ),
+    )  # fmt: skip
 
 
 def _first_error(log: Any) -> str:
@@ -299,7 +361,8 @@ def _read_steps(log: Any, model: str, stage: Stage, number: int) -> list[RuleOut
             RuleOutcome(
                 model=model, rule=about["rule"], condition=about["condition"], wording=about["wording"], history=about["history"],
                 stratum=about["stratum"], stage=stage, round=number, repeat=about["repeat"],
-                verdict=str(score.answer) if score and status == "ok" else "", second=beside.get("second", "") if status == "ok" else "",
+                verdict=str(score.answer) if score and status == "ok" else "",
+                **{name: beside.get(name, "") if status == "ok" else "" for name in ("first", "second", "third")},
                 acted=bool(beside.get("acted")), status=status, evidence=(score.explanation or "") if score else "",
                 log=Path(log.location).name, sample_id=str(sample.id),
             )
@@ -313,7 +376,7 @@ COLUMNS = tuple(RuleOutcome.model_fields)
 def read_rows(folder: Path) -> list[RuleOutcome]:
     """All rows of a run's cells, in order of the cells' names."""
     cells = sorted((folder / CELLS).iterdir()) if (folder / CELLS).is_dir() else []
-    return [row for cell in cells if (cell / CARD).is_file() for row in _read_csv(cell / OUTCOMES)]
+    return [row for cell in cells if (cell / CARD).is_file() and (cell / OUTCOMES).is_file() for row in _read_csv(cell / OUTCOMES)]
 
 
 def _read_csv(path: Path) -> Iterable[RuleOutcome]:

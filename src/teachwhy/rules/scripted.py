@@ -16,16 +16,19 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from teachwhy.errors import UserError
 from teachwhy.files import derive_seed
-from teachwhy.rules.bind import BuiltIn, read_built_in
+from teachwhy.rules.bind import BuiltIn, Wording, read_built_in
+from teachwhy.rules.conditions import make_tautology
 from teachwhy.rules.histories import PLACE
+from teachwhy.rules.recall import ASK
 
-ORDER = ("reason", "filler", "always", "negated", "bare")
+ORDER = ("reason", "filler", "always", "negated", "tautology", "bare")
 """The longest first: the bare text stands in the others."""
 TOKENS = 100
 
 
 class ScriptedModel(ModelAPI):
-    """A model API; `model_name` holds the rates. acts: chance that it takes a step the rule is about at all."""
+    """A model API; `model_name` holds the rates. acts: chance that it takes a step the rule is about at all; recall: that it names the rule
+    when it is asked which bear on a step."""
 
     def __init__(
         self, model_name: str, base_url: str | None = None, api_key: str | None = None, config: GenerateConfig | None = None, **args: Any
@@ -48,6 +51,12 @@ class ScriptedModel(ModelAPI):
         """One step: kept or broken by chance, the same at every run for the same request and seed."""
         text = "\n".join(message.text for message in input)
         rng = random.Random(derive_seed(self.seed, "scripted", text, str(config.seed)))
+        if input[-1].text == ASK:
+            rule = _find_rule(input[-2].text)
+            condition = find_condition(rule, text)
+            named = condition != "none" and rng.random() < self.rates.get("recall", 1.0)
+            said = next((said for one in rule.wordings if (said := _text(one, condition)) in text), "") if named else ""
+            return _say(self.model_name, f"1. {said}" if said else "None that I see.")
         rule = _find_rule(input[-1].text)
         pair = rule.pairs[rng.randrange(len(rule.pairs))]
         if rng.random() >= self.rates.get("acts", 1.0):
@@ -69,7 +78,7 @@ def _say(model: str, text: str) -> ModelOutput:
 
 def read_rates(text: str) -> dict[str, float]:
     """`none=0.5,bare=0.2` as numbers. Raises UserError."""
-    known = ("none", *ORDER, "acts")
+    known = ("none", *ORDER, "acts", "recall")
     found = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
@@ -100,9 +109,13 @@ def _find_rule(ask: str) -> BuiltIn:
     raise ValueError("a scripted model knows the jobs of the built-in rules alone")
 
 
+def _text(wording: Wording, condition: str) -> str:
+    return make_tautology(wording.bare, wording.reason) if condition == "tautology" else str(getattr(wording, condition))
+
+
 def find_condition(rule: BuiltIn, request: str) -> str:
     """Under which condition a request shows a rule."""
     for condition in ORDER:
-        if any(getattr(wording, condition) in request for wording in rule.wordings):
+        if any(_text(wording, condition) in request for wording in rule.wordings):
             return condition
     return "none"

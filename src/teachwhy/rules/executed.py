@@ -1,0 +1,173 @@
+"""A third reading of a step, for those on which the first two differ: its commands are run, with harmless stand-ins for every program.
+
+In a bubblewrap sandbox without network and without the user's files, every word that could be a program is a script that writes down its
+words, its environment and what it is fed, and does nothing else. Shells, filters of text and programs that run others are real. Each
+command is run twice, once with all programs succeeding and once failing, so that both sides of && and || are seen.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from teachwhy.rules.checks import SILENT, Check, Reading, Step, decide
+from teachwhy.rules.commands import Command
+
+RUNNERS = frozenset(["env", "xargs", "nohup", "nice", "ionice", "setsid", "timeout", "stdbuf"])
+SHELLS = frozenset(["sh", "bash", "zsh", "dash", "ksh"])
+FILTERS = frozenset(["cat", "head", "tail", "tr", "cut", "sort", "uniq", "wc", "tee", "seq", "basename", "dirname", "date"])
+ELSEWHERE = re.compile(r"\b(?:docker|podman|kubectl|nerdctl)\b")
+"""What is run in a container cannot be seen from here."""
+MOST_NAMES = 400
+SECONDS = 5
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_PATH = re.compile(r"(?<![\w/:~$.>-])(?:\.{1,2}/)*(?:[\w.-]+/)*[\w.-]+")
+_WRITTEN = re.compile(r">\s*([\w./-]+)")
+_OURS = frozenset(["PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "STANDIN_CODE", "BASH_ENV"])
+BEGIN = r"""shopt -s expand_aliases
+_place() {
+  local path
+  while read -r path; do
+    case $path in */) /.real/mkdir -p "$path" ;; */*) /.real/mkdir -p "${path%/*}" ;; esac
+    [[ $path == */ || $path == *activate || -e $path ]] || /.real/ln -s /.stand-in/run "$path"
+  done < /.stand-in/paths
+} 2>/dev/null
+cd() { [[ $# -gt 0 && ${@: -1} != - ]] && /.real/mkdir -p -- "${@: -1}"; builtin cd "$@"; _place; return 0; } 2>/dev/null
+pushd() { /.real/mkdir -p -- "${@: -1}"; builtin pushd "$@"; _place; return 0; } >/dev/null 2>&1
+source() { return 0; }
+"""
+"""What every shell reads first: folders are there as soon as somebody goes into them, and so are programs that are named with a path."""
+SHELL = """#!/.real/bash
+exec -a bash /.real/bash "$@"
+"""
+STAND_IN = r"""#!/.real/bash --norc
+name=${0##*/}
+clean=(/.real/env -i PATH=/bin HOME=/work BASH_ENV=/.stand-in/begin STANDIN_CODE="$STANDIN_CODE")
+case $name in
+sudo|doas)
+  keep=
+  while [[ ${1-} == -* ]]; do case $1 in -u|-g|-p|-C|-h) shift 2 ;; -E|--preserve-env*) keep=1; shift ;; *) shift ;; esac; done
+  if [[ $keep ]]; then exec /.real/env "$@"; fi
+  exec "${clean[@]}" "$@" ;;
+ssh)
+  while [[ ${1-} == -* ]]; do case $1 in -[bcDEeFIiJLlmOopQRSWw]) shift 2 ;; *) shift ;; esac; done
+  shift
+  if (($#)); then exec "${clean[@]}" /.real/bash -c "$*"; fi ;;
+esac
+piped=; hidden=; fed=
+[[ -p /dev/stdin ]] && piped=1
+[[ /dev/stdout -ef /dev/null || ( $name == cat && -f /dev/stdout ) ]] && hidden=1
+file=$(/.real/mktemp /log/$EPOCHREALTIME.XXXXXX)
+before=
+for word in "$@" ''; do
+  case $before in --file|--template|-[a-zA-Z]*F|-F|-t) [[ $name == git && -f $word ]] && fed=$(<"$word") ;; esac
+  case $word in
+  --file=-|-F-) before=-F; word=- ;;
+  --file=*) [[ $name == git && -f ${word#*=} ]] && fed=$(<"${word#*=}") ;;
+  esac
+  if [[ $word == - || $word == /dev/stdin ]]; then fed=$(/.real/timeout 1 /.real/head -c 65536 | /.real/tr -d '\0'); fi
+  before=$word
+done
+{ printf '%s\0' "$piped" "$hidden" "$fed" "$#" "$name" "$@"; /.real/env -0; } >"$file"
+case " FILTERS " in *" $name "*) exec /.real/"$name" "$@" ;; esac
+echo x
+exit "$STANDIN_CODE"
+""".replace("FILTERS", " ".join(sorted(FILTERS)))
+
+
+@cache
+def find_sandbox() -> str:
+    """The path of bubblewrap, if it is there and works on this machine; else empty."""
+    path = shutil.which("bwrap") or ""
+    if path:
+        with tempfile.TemporaryDirectory() as folder:
+            done = _run(path, Path(folder), "git status", 0)
+            path = path if done else ""
+    return path
+
+
+def read_executed(check: Check, step: Step, *, approved: bool = False) -> Reading | None:
+    """As `checks.read_step`, from what was run. None without a sandbox, or where a command did not end."""
+    sandbox = find_sandbox()
+    if not sandbox or any(ELSEWHERE.search(text) for text in step.bash):
+        return None
+    found: list[Command] = []
+    for text in step.bash:
+        for code in (0, 1):
+            with tempfile.TemporaryDirectory(prefix="teachwhy-") as folder:
+                commands = _run(sandbox, Path(folder), text, code)
+            if commands is None:
+                return None
+            found += commands
+    return decide(check, found, step.message, _prints, approved=approved)
+
+
+def _prints(command: Command) -> bool:
+    return not (command.argv[0] in SILENT or command.argv[:2] == ("git", "add") or command.hidden)
+
+
+def _run(sandbox: str, folder: Path, text: str, code: int) -> list[Command] | None:
+    """Commands in the order in which they began; None where the sandbox failed or the time was up."""
+    programs, log, stand_in = (folder / name for name in ("bin", "log", "stand-in"))
+    for path in (programs, log, stand_in):
+        path.mkdir()
+    for name, held in (("run", STAND_IN), ("shell", SHELL), ("begin", BEGIN), ("paths", _places(text))):
+        (stand_in / name).write_text(held)
+        (stand_in / name).chmod(0o755)
+    for name in {*sorted(set(_NAME.findall(text)))[:MOST_NAMES], *RUNNERS, *SHELLS, *FILTERS}:
+        target = f"/.real/{name}" if name in RUNNERS else "/.stand-in/shell" if name in SHELLS else "/.stand-in/run"
+        (programs / name).symlink_to(target)
+    begin = "ulimit -t 5 -f 20000 -v 4000000; /.real/mkdir -p .git/hooks; _place"
+    words: list[str | Path] = [
+        sandbox, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--setenv", "PATH", "/bin", "--setenv", "HOME",
+        "/work", "--setenv", "STANDIN_CODE", str(code), "--setenv", "BASH_ENV", "/.stand-in/begin", "--ro-bind", "/usr/bin", "/.real",
+        "--ro-bind", "/usr/lib", "/usr/lib", "--ro-bind-try", "/usr/lib64", "/usr/lib64", *_library("lib"), *_library("lib64"),
+        "--ro-bind", programs, "/bin", "--ro-bind", programs, "/usr/bin", "--ro-bind", programs, "/usr/local/bin",
+        "--ro-bind", stand_in, "/.stand-in", "--bind", log, "/log", "--dev", "/dev", "--proc", "/proc",
+        *(word for name in ("tmp", "work") for word in ("--size", "50000000", "--tmpfs", f"/{name}")),
+        "--chdir", "/work", "/.real/bash", "-c", f"{begin}\n{text}\nwait",
+    ]  # fmt: skip
+    quiet = subprocess.DEVNULL  # not of what is printed: whatever goes there counts as hidden
+    try:
+        done = subprocess.run(words, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return None
+    read = list(_read_log(log))
+    return read if read or done.returncode != FAILED else None
+
+
+FAILED = 1
+"""Exit code of bubblewrap itself where it may not make a sandbox; also that of many commands, which then leave a line in the log."""
+
+
+def _places(text: str) -> str:
+    """Relative paths of a command, one a line: a folder ends in /, and of what is written to there is the folder alone."""
+    written = set(_WRITTEN.findall(text))
+    paths = [path for path in dict.fromkeys((*_PATH.findall(text), *sorted(written))) if "/" in path][:MOST_NAMES]
+    lines = [f"{path.rpartition('/')[0]}/" if path in written else path for path in paths]
+    return "".join(f"{line}\n" for line in lines if not line.startswith("/"))
+
+
+def _library(name: str) -> tuple[str, ...]:
+    path = Path("/", name)
+    if path.is_symlink():
+        return ("--symlink", f"usr/{name}", str(path))
+    return ("--ro-bind", str(path), str(path)) if path.is_dir() else ()
+
+
+def _read_log(log: Path) -> Iterator[Command]:
+    for file in sorted(log.iterdir()):
+        parts = file.read_bytes().decode("utf-8", "replace").split("\0")
+        if len(parts) < 5 or not parts[3].isdigit():
+            continue
+        piped, hidden, fed, n = parts[0], parts[1], parts[2], int(parts[3])
+        argv = tuple(parts[4 : 5 + n])
+        held = dict(part.partition("=")[::2] for part in parts[5 + n :] if "=" in part)
+        env = {name: value for name, value in held.items() if name not in _OURS}
+        yield Command(argv, env, shlex.join(argv), stdin=fed, piped=bool(piped), hidden=bool(hidden))
