@@ -177,7 +177,7 @@ def test_changed_file_unfinished_run_and_no_run_are_refused(file: Path, tmp_path
 def test_nothing_advised_is_said_and_is_no_error(file: Path, tmp_path: Path, kind: str) -> None:
     done = call("--from", make_run(file, tmp_path / "run", {"pnpm_only": kind, "no_color": kind}), "--output", tmp_path / "hooks")
     assert (done.exit_code, done.stdout) == (EXIT_OK, "")
-    assert "Nothing is advised" in done.stderr
+    assert "There is nothing to apply" in done.stderr
     assert not (tmp_path / "hooks").exists()
 
 

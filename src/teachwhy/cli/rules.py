@@ -258,11 +258,11 @@ def fix_file(
     from teachwhy.rules.hooks import save_hooks, show_settings
 
     fix = fix_rules(run)
-    if not fix.edits and not fix.hooks:
-        say("Nothing is advised: no rule is to get a reason or a hook.")
-        return
     for note in fix.notes:
         say(note)
+    if not fix.edits and not fix.hooks:
+        say("There is nothing to apply: no rule is to get a reason or a hook.")
+        return
     shown = strip_controls(fix.diff) if sys.stdout.isatty() else fix.diff
     if shown != fix.diff:
         say("The patch holds control codes, which are not shown: send it to a file to apply it.")
