@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -298,10 +298,11 @@ def _asked(
         done += 1
         listen(Event(model, *where, done, n))
 
-    with publish(cell) as part:
+    with publish(cell) as part, ExitStack() as after:
         part.mkdir(parents=True, exist_ok=True)
         limits = budget.limits.less(spent_in(folder / CELLS, but=part))
         replay.cap = Cap(limits, read_spent(part / SPENT), lambda spend: write_text(part / SPENT, write_spent(spend)), budget.price(model))
+        after.callback(setattr, replay, "cap", Cap())
         subject = open_subject(model)
         os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
         replay.listeners[:] = [tell]

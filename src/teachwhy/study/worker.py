@@ -9,8 +9,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -100,8 +100,7 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, budget: Budget = UN
     """
     device = _prepare_torch() if cell.source == "local" else cell.source
     started = time.monotonic()
-    with publish(cells_dir / cell.folder) as part:
-        cap = _cap_calls(cell, part / SPENT, budget)
+    with publish(cells_dir / cell.folder) as part, _capped(cell, part / SPENT, budget) as cap:
         weights = find_weights(cells_dir, cell, base)
         do = {"sft": _train, "command": _command}.get(cell.kind, _adopt if cell.source == "logs" else _score)
         counts, details, dtype = do(part, cell, weights)
@@ -124,16 +123,19 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, budget: Budget = UN
     return time.monotonic() - started
 
 
-def _cap_calls(cell: Cell, path: Path, budget: Budget) -> Cap:
-    """Go on from what earlier tries of the cell took, and keep it before and after every call."""
+@contextmanager
+def _capped(cell: Cell, path: Path, budget: Budget) -> Iterator[Cap]:
+    """The cap of the cell's calls: goes on from what earlier tries of the cell took, and keeps it before and after every call."""
     from teachwhy.evaluations import readings
 
     if cell.source != "api":
+        yield readings.cap
+        return
+    readings.cap = Cap(budget.limits, read_spent(path), lambda spend: write_text(path, write_spent(spend)), budget.price(cell.model))
+    try:
+        yield readings.cap
+    finally:
         readings.cap = Cap()
-        return readings.cap
-    note = lambda spend: write_text(path, write_spent(spend))  # noqa: E731
-    readings.cap = Cap(budget.limits, read_spent(path), note, budget.price(cell.model))
-    return readings.cap
 
 
 def _prepare_torch() -> str:
