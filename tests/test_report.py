@@ -532,3 +532,10 @@ def test_blocks_nest() -> None:
     inner = Details("more", (Prose("one\n\ntwo"), Transcript((("Scenario", "a\n  b"),))))
     page = render_page("x", "", [Section("A", "a", (Details("outer", (inner,)),))], "")
     assert page.count("<details>") == 2 and "<p>two</p>" in page and "<dd>a\n  b</dd>" in page
+
+
+def test_sections_that_stand_alone_are_in_the_contents_too() -> None:
+    inner = Section("Inner", "inner", (Prose("a"),))
+    page = render_page("T", "", [Section("Study", "study", sections=(inner,)), Section("Rules", "rules", (Prose("b"),))], "F")
+    head = page.split("</nav>")[0]
+    assert all(f'href="#{name}"' in head for name in ("study", "inner", "rules"))
