@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from teachwhy.errors import EXIT_OK, UserError
-from teachwhy.outcomes import write_outcomes
+from teachwhy.outcomes import FIXED_SEED, write_outcomes
 from teachwhy.study.compare import compare_runs, contrast_rows, render_table
 from teachwhy.study.estimates import Study
 from teachwhy.study.power import plan_power
@@ -44,6 +44,25 @@ def test_wished_difference_gets_sizes_that_find_it(tmp_path: Path) -> None:
     assert found.smallest_detectable > 0.3
     assert "For 0.3 nats" in found.lines()[1]
     assert all(seeds >= 5 for seeds, _ in found.pairs)
+
+
+def test_models_that_nobody_trains_again_are_seen_over_scenarios(tmp_path: Path) -> None:
+    arms = {"value": {"checkpoint": "a"}, "filler": {"checkpoint": "b"}, "neutral": {"checkpoint": "c"}, "bare": {"checkpoint": "d"}}
+    fixed = make_spec(seeds=[1], arms=arms, start="none")
+    folder = write_run(tmp_path / "run", seeds=(1,))
+    rows = [one.model_copy(update={"seed": FIXED_SEED}) for one in plant((1,), noise=0.5)]
+    write_outcomes(folder / "outcomes.csv", rows)
+    (folder / "study.yaml").write_text(fixed.model_dump_json())
+    few, many = (plan_power(fixed, n, folder, None) for n in (8, 200))
+    assert many.smallest_detectable <= few.smallest_detectable
+    assert "With these models and 8 scenarios" in few.lines()[0]
+    wished = plan_power(fixed, 8, folder, 1.2 * many.smallest_detectable)
+    assert wished.n_scenarios_wished is not None
+    again = plan_power(fixed, wished.n_scenarios_wished, folder, None)
+    assert again.smallest_detectable <= 1.2 * many.smallest_detectable * 1.01
+    assert "more than 1,000 scenarios" in plan_power(fixed, 8, folder, 1e-6).lines()[1]
+    with pytest.raises(UserError, match="one seed"):
+        plan_power(make_spec(), 24, folder, None)
 
 
 def test_pilot_of_one_seed_or_of_another_reading_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ class Power(NamedTuple):
 
     unit: str
     n_seeds: int
+    """0: the contrast is of models that nobody trains again, over scenarios alone."""
     n_scenarios: int
     smallest_detectable: float
     wished: float | None
@@ -30,9 +32,17 @@ class Power(NamedTuple):
 
     def lines(self) -> list[str]:
         """For people."""
-        known = f"With {self.n_seeds} seeds and {self.n_scenarios} scenarios the smallest difference that 80 % of such studies find is "
+        seeds = f"{self.n_seeds} seeds" if self.n_seeds else "these models"
+        known = f"With {seeds} and {self.n_scenarios} scenarios the smallest difference that 80 % of such studies find is "
         found = [f"{known}{self.smallest_detectable:.2f} {self.unit} (variances of {self.pilot})."]
-        if self.wished is not None:
+        if self.wished is not None and not self.n_seeds:
+            scenarios = (
+                f"{self.n_scenarios_wished} scenarios"
+                if self.n_scenarios_wished
+                else f"more than {comparisons.MAX_UNITS:,} scenarios, or more families"
+            )
+            found.append(f"For {self.wished:g} {self.unit}: {scenarios}.")
+        elif self.wished is not None:
             seeds = f"{self.n_seeds_wished} seeds" if self.n_seeds_wished else "more than 40 seeds"
             scenarios = f"{self.n_scenarios_wished} scenarios" if self.n_scenarios_wished else "no number of scenarios"
             found.append(f"For {self.wished:g} {self.unit}: {seeds} with these scenarios, or {scenarios} with these seeds.")
@@ -49,9 +59,11 @@ def plan_power(spec: StudySpec, n_scenarios: int, pilot_dir: Path, wished: float
         raise UserError(f"the pilot's primary contrast reads {same[0]!r} as {same[1]}, this study's does not", where=str(pilot_dir))
     table = Study(pilot, read_outcomes(pilot_dir / "outcomes.csv"), report.cells).contrast(pilot.primary)
     found = estimate_interval(table, pilot.primary.splits)
+    if found is not None and table.fixed and _is_fixed(spec):
+        return _fixed_power(spec, found, n_scenarios, wished, pilot.name)
     if found is None or found.variances is None:
         says = "the pilot has one seed, and one cannot tell how far seeds differ"
-        raise UserError(says, where=str(pilot_dir), hint="Give a run with two or more.")
+        raise UserError(says, where=str(pilot_dir), hint="Give a run with two or more seeds of each arm of its primary contrast.")
     families, n_per_family = _family_sd(found)
     n_seeds = len(spec.seeds)
     sizes = comparisons.suggest_sizes(
@@ -67,6 +79,31 @@ def plan_power(spec: StudySpec, n_scenarios: int, pilot_dir: Path, wished: float
         n_scenarios_wished=sizes.n_scenarios if wished else None,
         pairs=sizes.pairs if wished else (),
         pilot=f"{pilot.name}, {len(pilot.seeds)} seeds",
+    )
+
+
+def _is_fixed(spec: StudySpec) -> bool:
+    """Whether each arm of the primary contrast is one model for all seeds."""
+    arms = [spec.outside.get(arm) for arm in (*spec.primary.plus, *spec.primary.minus) if arm != "start"]
+    return all(
+        one is not None and not one.command and not any(isinstance(held, dict) for held in (one.checkpoint, one.adapter)) for one in arms
+    )
+
+
+def _fixed_power(spec: StudySpec, found: statistics.CrossedInterval, n_scenarios: int, wished: float | None, pilot: str) -> Power:
+    """Over scenarios, and over the pilot's families where it counted them: more scenarios of the same families help the first alone."""
+
+    def smallest(n: int) -> float:
+        units = [(n, found.n_scenarios, found.scenario_error), (found.n_families, found.n_families, found.family_error)]
+        sizes = [(k, seen**0.5 * error) for k, seen, error in units if error is not None and k >= 2]
+        return max(statistics.smallest_detectable(0.0, sd, 0.0, 1, k) for k, sd in sizes)
+
+    most = comparisons.MAX_UNITS
+    enough = None
+    if wished and smallest(most) <= wished:
+        enough = bisect_left(range(2, most), True, key=lambda n: smallest(n) <= wished) + 2
+    return Power(
+        unit_of(spec.primary), 0, n_scenarios, smallest(max(2, n_scenarios)), wished, None, enough, (), f"{pilot}, the same models"
     )
 
 
