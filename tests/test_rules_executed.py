@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,39 @@ def test_what_is_run_is_read(rule: str, bash: str, expected: str) -> None:
 @pytest.mark.parametrize("bash", ["docker exec web git push", "while true; do :; done", "\0"])
 def test_what_cannot_be_run_is_not_read(bash: str) -> None:
     assert verdict("ask_before_push", bash) is None
+
+
+@pytest.mark.parametrize(
+    "bash",
+    [
+        "/.real/mkfifo /log/0; git push",
+        "/.real/ln -s /dev/zero /log/0; git push",
+        "/.real/ln -s /etc/hostname /log/0; git push",
+        "/.real/mkdir /log/0; git push",
+        "git push " + "a" * 300,
+        "git push x/" + "a" * 5000,
+        "cat /dev/zero; git push",
+        "seq 1 9000000000 | git push",
+        "while :; do git push; done",
+        "git push; :(){ :|:& };:",
+        "git push " + " ".join(f"q{number}" for number in range(1000)),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_what_a_model_writes_neither_hangs_nor_raises(bash: str) -> None:
+    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert verdict("ask_before_push", bash) in ("broken", None)
+    assert time.monotonic() - began < 25
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kilobytes"
+
+
+def test_no_key_of_the_user_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE_API_KEY", "k-not-to-be-seen")
+    check = BUILT_IN["ask_before_push"].check
+    for process in ("1", "self", "$PPID", "$$"):
+        found = read_executed(check, Step("", (f"git push \"$(/.real/tr '\\0' ' ' < /proc/{process}/environ; /.real/env)\"",)))
+        assert found is None or "k-not-to-be-seen" not in found.evidence
 
 
 def test_it_decides_rightly_where_the_detectors_differ() -> None:

@@ -234,8 +234,7 @@ def test_unknown_evaluation_and_split_are_refused(tmp_path: Path, tiny_model_dir
     study["primary"]["evaluation"] = "ambiguty"
     refuse(
         write_study(tmp_path, study),
-        "there is no evaluation 'ambiguty'",
-        hint="There are: honeypots, goals, ambiguity, agreement, conduct, lookalikes, capability.",
+        "there is no evaluation 'ambiguty'; there are honeypots, goals, ambiguity, agreement, conduct, lookalikes, capability",
     )
     study = study_of(tiny_model_dir, evaluations=[{"ambiguity": {"splits": ["near"], "limit": 2}}])
     refuse(write_study(tmp_path, study), "has no split 'far' in this study", hint="There are: near.")

@@ -103,19 +103,25 @@ NOTHING = Spend()
 
 def read_budget(models: list[str], *, max_tokens: int | None, max_usd: float | None, prices: Path | None) -> Budget:
     """From the command's options. Raises UserError for a cap in dollars on a model without a price."""
-    held = read_yaml(prices) if prices else {}
+    hint = PRICES_HINT.format(model=models[0] if models else "openai/NAME")
+    try:
+        held = read_yaml(prices) if prices else {}
+    except UserError as error:
+        raise UserError(error.what, where=error.where, hint=hint) from error
     if not isinstance(held, dict):
-        raise UserError("the file of prices holds no models", where=str(prices), hint=PRICES_HINT.format(model="openai/gpt-5"))
-    budget = Budget(
-        Limits(max_tokens, max_usd), {str(model): parse_record(Price, row, where=f"{prices}, {model}") for model, row in held.items()}
-    )
+        raise UserError("the file of prices holds no models", where=str(prices), hint=hint)
+    try:
+        known = {str(model): parse_record(Price, row, where=f"{prices}, {model}") for model, row in held.items()}
+    except UserError as error:
+        raise UserError(error.what, where=error.where, hint=hint) from error
+    budget = Budget(Limits(max_tokens, max_usd), known)
     unknown = [model for model in models if budget.price(model) is None]
     if max_usd is not None and unknown:
         raise UserError(f"--max-usd needs the price of {unknown[0]}", where=str(prices or ""), hint=PRICES_HINT.format(model=unknown[0]))
     return budget
 
 
-PRICES_HINT = "US dollars a million tokens: put `{model}: {{input: 1.25, output: 10}}` into prices.yaml, and add --prices prices.yaml."
+PRICES_HINT = "Put `{model}: {{input: ..., output: ...}}`, US dollars a million tokens, into prices.yaml; add --prices prices.yaml."
 
 
 def estimate_tokens(text: str, max_new: int) -> int:

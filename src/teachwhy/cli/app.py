@@ -52,6 +52,12 @@ class Nouns(TyperGroup):
         except UserError as error:
             show_error(error)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            where = " and ".join(str(name) for name in (error.filename, error.filename2) if name)
+            show_error(UserError(error.strerror or str(error), where=where, hint="Name another file or folder, or mend this one."))
+            raise typer.Exit(UserError.exit_code) from None
         except KeyboardInterrupt:
             say("Interrupted. What is done is kept: type the same command to go on.")
             raise typer.Exit(EXIT_INTERRUPTED) from None

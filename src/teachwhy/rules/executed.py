@@ -7,14 +7,17 @@ command is run twice, once with all programs succeeding and once failing, so tha
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from teachwhy.rules.checks import SILENT, Check, Reading, Step, decide
 from teachwhy.rules.commands import Command
@@ -25,6 +28,9 @@ FILTERS = frozenset(["cat", "head", "tail", "tr", "cut", "sort", "uniq", "wc", "
 ELSEWHERE = re.compile(r"\b(?:docker|podman|kubectl|nerdctl)\b")
 """What is run in a container cannot be seen from here."""
 MOST_NAMES = 400
+MOST_LOGGED = 2000
+MOST_BYTES = 200_000
+"""Commands of one text that are read, and bytes of each: what goes beyond is not run to its end."""
 SECONDS = 5
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _PATH = re.compile(r"(?<![\w/:~$.>-])(?:\.{1,2}/)*(?:[\w.-]+/)*[\w.-]+")
@@ -100,8 +106,11 @@ def read_executed(check: Check, step: Step, *, approved: bool = False) -> Readin
     found: list[Command] = []
     for text in step.bash:
         for code in (0, 1):
-            with tempfile.TemporaryDirectory(prefix="teachwhy-") as folder:
-                commands = _run(sandbox, Path(folder), text, code)
+            with tempfile.TemporaryDirectory(prefix="teachwhy-", ignore_cleanup_errors=True) as folder:
+                try:
+                    commands = _run(sandbox, Path(folder), text, code)
+                except (OSError, ValueError):  # whatever a model wrote: the other two readings stand
+                    return None
             if commands is None:
                 return None
             found += commands
@@ -113,17 +122,20 @@ def _prints(command: Command) -> bool:
 
 
 def _run(sandbox: str, folder: Path, text: str, code: int) -> list[Command] | None:
-    """Commands in the order in which they began; None where the sandbox failed or the time was up."""
+    """Commands in the order in which they began; None where the sandbox failed, the time was up, or there is more than can be followed."""
+    names = {name for name in _NAME.findall(text) if len(name) < 100}
+    if len(names) > MOST_NAMES or "\0" in text:
+        return None
     programs, log, stand_in = (folder / name for name in ("bin", "log", "stand-in"))
     for path in (programs, log, stand_in):
         path.mkdir()
     for name, held in (("run", STAND_IN), ("shell", SHELL), ("begin", BEGIN), ("paths", _places(text))):
         (stand_in / name).write_text(held)
         (stand_in / name).chmod(0o755)
-    for name in {*sorted(set(_NAME.findall(text)))[:MOST_NAMES], *RUNNERS, *SHELLS, *FILTERS}:
+    for name in {*names, *RUNNERS, *SHELLS, *FILTERS}:
         target = f"/.real/{name}" if name in RUNNERS else "/.stand-in/shell" if name in SHELLS else "/.stand-in/run"
         (programs / name).symlink_to(target)
-    begin = "ulimit -t 5 -f 20000 -v 4000000; /.real/mkdir -p .git/hooks; _place"
+    begin = "ulimit -t 5 -f 2000 -v 4000000; /.real/mkdir -p .git/hooks; _place"
     words: list[str | Path] = [
         sandbox, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--setenv", "PATH", "/bin", "--setenv", "HOME",
         "/work", "--setenv", "STANDIN_CODE", str(code), "--setenv", "BASH_ENV", "/.stand-in/begin", "--ro-bind", "/usr/bin", "/.real",
@@ -133,13 +145,32 @@ def _run(sandbox: str, folder: Path, text: str, code: int) -> list[Command] | No
         *(word for name in ("tmp", "work") for word in ("--size", "50000000", "--tmpfs", f"/{name}")),
         "--chdir", "/work", "/.real/bash", "-c", f"{begin}\n{text}\nwait",
     ]  # fmt: skip
-    quiet = subprocess.DEVNULL  # not of what is printed: whatever goes there counts as hidden
+    done = _wait(words)
+    read = list(_read_log(log)) if done is not None else []
+    return read if read or (done is not None and done != FAILED) else None
+
+
+def _wait(words: list[str | Path]) -> int | None:
+    """The exit code; None where the time was up. What is printed goes to a pipe and is dropped: to nowhere, it would count as hidden."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(words, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, env={}, close_fds=True)  # no key of the user's
+    assert process.stdout is not None  # noqa: S101
+    reader = threading.Thread(target=_drop, args=(process.stdout,), daemon=True)
+    reader.start()
     try:
-        done = subprocess.run(words, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, timeout=SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return process.wait(SECONDS)
+    except subprocess.TimeoutExpired:
         return None
-    read = list(_read_log(log))
-    return read if read or done.returncode != FAILED else None
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(1)
+
+
+def _drop(pipe: IO[bytes]) -> None:
+    with pipe:
+        while pipe.read1(1 << 16):  # type: ignore[attr-defined]  # a buffered reader
+            pass
 
 
 FAILED = 1
@@ -151,7 +182,7 @@ def _places(text: str) -> str:
     written = set(_WRITTEN.findall(text))
     paths = [path for path in dict.fromkeys((*_PATH.findall(text), *sorted(written))) if "/" in path][:MOST_NAMES]
     lines = [f"{path.rpartition('/')[0]}/" if path in written else path for path in paths]
-    return "".join(f"{line}\n" for line in lines if not line.startswith("/"))
+    return "".join(f"{line}\n" for line in lines if not line.startswith("/") and len(line) < 1000)
 
 
 def _library(name: str) -> tuple[str, ...]:
@@ -162,9 +193,14 @@ def _library(name: str) -> tuple[str, ...]:
 
 
 def _read_log(log: Path) -> Iterator[Command]:
-    for file in sorted(log.iterdir()):
-        parts = file.read_bytes().decode("utf-8", "replace").split("\0")
-        if len(parts) < 5 or not parts[3].isdigit():
+    """What the stand-ins wrote. What was run could write there, too: nothing but plain files is opened, and little of them read."""
+    entries = sorted(os.scandir(log), key=lambda entry: entry.name)
+    for entry in entries[:MOST_LOGGED]:
+        if not entry.is_file(follow_symlinks=False):
+            continue
+        with open(os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123  # a descriptor
+            parts = file.read(MOST_BYTES).decode("utf-8", "replace").split("\0")
+        if len(parts) < 5 or not re.fullmatch(r"\d{1,5}", parts[3]):
             continue
         piped, hidden, fed, n = parts[0], parts[1], parts[2], int(parts[3])
         argv = tuple(parts[4 : 5 + n])

@@ -198,6 +198,13 @@ def write_notes(study: Study, gates: Sequence[Gate]) -> list[str]:
         notes.append(f"All scenarios of the primary contrast are of one family ({min(families)}): nothing is said of other families.")
     named = [*study.spec.primary.plus, *study.spec.primary.minus]
     fixed = [arm for arm in dict.fromkeys(named) if arm == "start" or all(row.seed == FIXED_SEED for row in study.rows if row.arm == arm)]
+    cells = {arm: frozenset(cell.id for cell in study.cells if cell.arm == arm) for arm in named}
+    for plus in study.spec.primary.plus:
+        notes += [
+            f"The arms {plus} and {minus} are one and the same model: what tells them apart is zero whatever is measured."
+            for minus in study.spec.primary.minus
+            if cells[plus] and cells[plus] == cells[minus]
+        ]
     if 0 < len(fixed) < len(set(named)):
         notes.append(f"One model for all seeds: {', '.join(fixed)}. On that side of the primary contrast other trainings are not counted.")
     if any(corpus.startswith("oracle/") for stages in study.spec.arms.values() for stage in stages for corpus in stage.corpora):

@@ -10,6 +10,7 @@ from typing import Any
 
 from teachwhy.records import Contrast, StudyReport
 from teachwhy.study.gather import read_run
+from teachwhy.study.schema import StudySpec
 
 COLUMNS = (
     "name", "evaluation", "split", "reading", "unit", "difference", "low", "high", "p", "p_holm", "n_scenarios", "n_families", "n_seeds",
@@ -57,6 +58,9 @@ def compare_runs(one: Path, other: Path) -> list[tuple[str, str, str]]:
         ("start", spec_a.start.model, spec_b.start.model),
         ("seeds", ", ".join(map(str, spec_a.seeds)), ", ".join(map(str, spec_b.seeds))),
         ("arms", ", ".join(spec_a.names), ", ".join(spec_b.names)),
+        *_evaluations(spec_a, spec_b),
+        *((f"corpora of {arm}", _corpora(spec_a, arm), _corpora(spec_b, arm)) for arm in spec_a.names if arm in spec_b.names),
+        ("primary", _say_primary(spec_a), _say_primary(spec_b)),
         ("study and data", str(plan_a["study"])[:16], str(plan_b["study"])[:16]),
     ):
         if a != b:
@@ -64,15 +68,34 @@ def compare_runs(one: Path, other: Path) -> list[tuple[str, str, str]]:
     return rows + _shared_contrasts(report_a, report_b)
 
 
+def _evaluations(one: StudySpec, other: StudySpec) -> list[tuple[str, str, str]]:
+    held = [{each.label: each.model_dump(exclude_defaults=True, exclude={"name"}) for each in spec.evaluations} for spec in (one, other)]
+    said = [{label: str(each or "as it comes") for label, each in one.items()} for one in held]
+    return [(f"evaluation {label}", said[0].get(label, "none"), said[1].get(label, "none")) for label in said[0] | said[1]]
+
+
+def _corpora(spec: StudySpec, arm: str) -> str:
+    return ", ".join(f"{name} {share:g}" for stage in spec.arms.get(arm, ()) for name, share in stage.corpora.items()) or "from outside"
+
+
+def _say_primary(spec: StudySpec) -> str:
+    one = spec.primary
+    return f"{' + '.join(one.plus)} - {' - '.join(one.minus)}, {one.evaluation} by {one.reading} {one.measure}, {' + '.join(one.splits)}"
+
+
 def _shared_contrasts(one: StudyReport, other: StudyReport) -> list[tuple[str, str, str]]:
-    held = {(row.name, row.split, row.reading): row for row in other.contrasts}
+    held = {_key(row): row for row in other.contrasts}
     rows = []
     for row in sorted(one.contrasts, key=lambda row: row.exploratory):
-        twin = held.get((row.name, row.split, row.reading))
+        twin = held.get(_key(row))
         if twin is not None:
             rows.append((f"{row.name} [{row.split}]", _say_contrast(row), _say_contrast(twin)))
     return rows
 
 
+def _key(one: Contrast) -> tuple[str, ...]:
+    return one.name, one.evaluation, one.split, one.reading, one.unit
+
+
 def _say_contrast(one: Contrast) -> str:
-    return f"{one.difference:+.2f} ({one.low:+.2f} to {one.high:+.2f}), {one.n_seeds} seeds"
+    return f"{one.difference:+.2f} {one.unit} ({one.low:+.2f} to {one.high:+.2f}), {one.n_scenarios} scenarios, {one.n_seeds} seeds"

@@ -12,6 +12,7 @@ from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
 from teachwhy.evaluations import WRITTEN
 from teachwhy.files import (
+    CARD,
     code_commit,
     hash_file,
     library_versions,
@@ -30,7 +31,7 @@ from teachwhy.report.numbers import format_minutes
 from teachwhy.study.analysis import Study, analyse
 from teachwhy.study.estimates import SPLITS, select
 from teachwhy.study.plan import TRAININGS
-from teachwhy.study.schema import StudySpec
+from teachwhy.study.schema import Outside, StudySpec
 from teachwhy.study.view import BagRow, DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
 from teachwhy.surface import unigram_margins
 
@@ -106,7 +107,13 @@ def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
         )
     spec = parse_record(StudySpec, read_yaml(run_dir / STUDY), where=str(run_dir / STUDY))
     report = parse_record(StudyReport, _read_json(run_dir / REPORT), where=str(run_dir / REPORT))
-    return spec, report, _read_json(run_dir / "plan.json")
+    plan = _read_json(run_dir / "plan.json")
+    if missing := {"study", "sha256", "made_at", "ledger"} - plan.keys():
+        raise UserError(f"the plan lacks {', '.join(sorted(missing))}", where=str(run_dir / "plan.json"), hint=DAMAGED)
+    return spec, report, plan
+
+
+DAMAGED = "Something has changed the run's own files. Run the study again with another --output."
 
 
 def _how_to_finish(run_dir: Path) -> str:
@@ -123,8 +130,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         value = None
     if not isinstance(value, dict):
-        raise UserError("the file cannot be read", where=str(path), hint="Type `teachwhy study run` again: what can be is made anew.")
+        raise UserError("the file cannot be read", where=str(path), hint=DAMAGED)
     return value
+
+
+def _say_outside(run_dir: Path, arm: str, one: Outside, report: StudyReport) -> str:
+    """What an arm from outside is, and the hashes that its cells were read from."""
+    said = ", ".join(f"{name} {value}" for name, value in one.model_dump(exclude_defaults=True).items() if value)
+    folders = [run_dir / "cells" / f"{cell.kind}-{cell.id}" for cell in report.cells if cell.arm == arm and cell.state == "done"]
+    cards = [read_card(folder) for folder in folders if (folder / CARD).is_file()]
+    hashes = {value[:16] for card in cards for name, value in card.inputs.items() if name != "scenarios"}
+    return f"{said}; inputs sha256 {', '.join(sorted(hashes))}" if hashes else said
 
 
 def view_run(run_dir: Path) -> StudyView:
@@ -155,6 +171,7 @@ def view_run(run_dir: Path) -> StudyView:
         bag_rows=_bag_rows(run_dir, spec, report),
         machine=dict(card.machine) if card else {},
         settings=(spec.settings.model_dump() | {"dtype": dtype} if trained else {})
+        | {f"arm {arm}": _say_outside(run_dir, arm, one, report) for arm, one in spec.outside.items()}
         | {"start": spec.start.model, "seeds": list(spec.seeds), "without": list(spec.without)}
         | {evaluation.label: evaluation.model_dump(exclude={"name"}) for evaluation in spec.evaluations}
         | {f"looks at the sealed half of {name}": n for name, n in plan.get("looks", {}).items()},

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from teachwhy.corpora import CorpusRow, corpus_rows
 from teachwhy.errors import UserError
-from teachwhy.evaluations import VERSIONS
+from teachwhy.evaluations import VERSIONS, WRITTEN
 from teachwhy.files import canonical_json, cell_id, derive_seed, hash_text
 from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
 from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
 from teachwhy.outcomes import FIXED_SEED
 from teachwhy.quality import find_leaks, refuse_leaks
 from teachwhy.records import Record, Scenario
-from teachwhy.shipped import find
+from teachwhy.shipped import ROOT, find
 from teachwhy.study.outside import Reading, Source, outside_readings
-from teachwhy.study.schema import BASE, Evaluation, Outside, Stage, StudySpec, place_errors
+from teachwhy.study.schema import BASE, REPEAT_SEEDS, Evaluation, Outside, Stage, StudySpec, place_errors
 from teachwhy.training.effort import Effort, Sized, share_effort
 from teachwhy.training.settings import SftSettings
 
@@ -30,8 +30,6 @@ TRAININGS = ("sft", "command")
 """Kinds of cells that make weights; all others are evaluations."""
 START_SEED = 0
 """The start is trained once, under a seed of its own."""
-REPEAT_SEEDS = 100_000
-"""What the arm `repeat` adds to each seed of the study."""
 
 
 class Cell(Record):
@@ -243,6 +241,8 @@ def load_evaluation(evaluation: Evaluation, beside: Path) -> list[Scenario]:
     from teachwhy.evaluations.choice import load_scenarios
 
     own = own_scenarios(evaluation, beside)
+    if own is not None and own.resolve().is_relative_to(ROOT) and evaluation.name in WRITTEN:
+        raise UserError(f"{own} comes with teachwhy: leave `scenarios` out, and `part` says which half is read", where=evaluation.name)
     return load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part, own=own)
 
 

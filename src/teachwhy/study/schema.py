@@ -11,12 +11,14 @@ from pydantic import Field, model_validator
 
 from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
-from teachwhy.evaluations import WRITTEN
+from teachwhy.evaluations import KINDS, WRITTEN
 from teachwhy.files import parse_record, read_yaml
 from teachwhy.records import ChoiceReading, Order, Part, Record, Version
 from teachwhy.shipped import ROOT, data_files, find
 from teachwhy.training.settings import SftSettings
 
+REPEAT_SEEDS = 100_000
+"""Added to the seeds of the arm `repeat`."""
 AUTOMATIC = ("neutral", "filler", "shuffled", "oracle", "repeat")
 """Arms that a study adds by itself (automatic.py) unless `without` names them."""
 
@@ -123,6 +125,14 @@ class Evaluation(Record):
     updates: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """After how many updates every training is scored, beside its end."""
 
+    @model_validator(mode="after")
+    def _halves(self) -> Evaluation:
+        if self.scenarios and self.part != "dev":
+            raise ValueError(f"{self.name}: `part` is of the sets that come with teachwhy, and these scenarios are your own")
+        if len(set(self.splits)) != len(self.splits):
+            raise ValueError(f"{self.name}: a split stands twice in {list(self.splits)}")
+        return self
+
     @property
     def sealed(self) -> bool:
         """Whether it looks at a sealed part."""
@@ -170,7 +180,7 @@ class Primary(Comparison):
     """... when it holds zero."""
     opposite: str
     """... when it is on the other side."""
-    equivalence: float | None = Field(None, gt=0)
+    equivalence: float | None = Field(None, gt=0, allow_inf_nan=False)
     """A difference, in the measure's unit, that would be as good as none: where larger ones are excluded, the answer says so."""
 
 
@@ -244,6 +254,9 @@ class StudySpec(Record):
             return value
         outside = {arm: one for arm, one in value["arms"].items() if isinstance(one, dict | Outside)}
         arms = {arm: one for arm, one in value["arms"].items() if arm not in outside}
+        for arm, one in outside.items():
+            if isinstance(one, dict) and {"sft", "corpora"} & one.keys():
+                raise ValueError(f"arm {arm!r} is trained here, so it is a list of stages: write {arm}: [{{sft: CORPUS}}]")
         for arm, one in arms.items():
             if not isinstance(one, list | tuple):
                 raise ValueError(
@@ -257,8 +270,8 @@ class StudySpec(Record):
             raise ValueError("arms: a study needs one at least")
         if both := sorted(self.arms.keys() & self.outside.keys()):
             raise ValueError(f"two arms have the name {both[0]!r}")
-        if min(self.seeds) < 0:
-            raise ValueError(f"seeds are 0 or more, not {min(self.seeds)}")
+        if not (min(self.seeds) >= 0 and max(self.seeds) < REPEAT_SEEDS):
+            raise ValueError(f"seeds are 0 to {REPEAT_SEEDS - 1} (the arm `repeat` has those above), not {list(self.seeds)}")
         self._check_outside()
         if self.matched_near == 0:
             raise ValueError("matched_near is a change on near scenarios, and 0 is the start, where nothing has changed")
@@ -291,11 +304,20 @@ class StudySpec(Record):
             raise ValueError("the arm `oracle` is the one that is trained on far families: give it a corpus `oracle/...`, or another name")
         if len(set(self.split_labels.values())) != len(self.split_labels):
             raise ValueError(f"two splits have the same words in split_labels: {self.split_labels}")
+        if unknown := {evaluation.name for evaluation in self.evaluations} - set(KINDS):
+            raise ValueError(f"there is no evaluation {min(unknown)!r}; there are {', '.join(KINDS)}")
         held = {(evaluation.name, evaluation.reading) for evaluation in self.evaluations}
         if len(held) != len(self.evaluations):
             raise ValueError("an evaluation stands twice under one reading")
         names = {name for name, _ in held}
-        for contrast in (self.primary, *self.contrasts):
+        every = (self.primary, *self.contrasts)
+        if len({contrast.name for contrast in every}) != len(every):
+            raise ValueError("two contrasts have one name")
+        for contrast in every:
+            if cancelled := set(contrast.plus) & set(contrast.minus):
+                raise ValueError(f"the contrast {contrast.name!r} has the arm {min(cancelled)!r} on both sides, where it cancels")
+            if len(set(contrast.splits)) != len(contrast.splits):
+                raise ValueError(f"the contrast {contrast.name!r} has a split twice")
             for arm in (*contrast.plus, *contrast.minus):
                 if arm not in self.names and arm.partition("_")[0] not in AUTOMATIC:
                     raise ValueError(
@@ -357,12 +379,9 @@ def place_errors(where: str, hint: str = EXAMPLE) -> Iterator[None]:
 
 
 def comparable(spec: StudySpec) -> dict[str, Any]:
-    """What makes two study files the same study: all but the words of the page."""
-    words = {"question", "about", "split_labels", "against_bare", "against_filler"}
-    value = spec.model_dump(exclude=words)
-    for key in ("yes", "no", "opposite"):
-        del value["primary"][key]
-    return value
+    """What makes two study files the same study: all but the words of the page. The sentences of the answer are no such words: what may be
+    claimed is named beforehand."""
+    return spec.model_dump(exclude={"question", "about", "split_labels", "against_bare", "against_filler"})
 
 
 def read_study(name: str) -> tuple[StudySpec, Path]:
