@@ -82,7 +82,7 @@ def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path,
     assert (row["drafts_by"], row["reason"], row["check"]["forbid"]) == ("openai-api/here/a", "", ["touch ..."])
     again = call("draft", project, "--model", "openai-api/here/a", "--yes", env=surroundings(server))
     assert "has a reason, or drafts of one" in again.stderr and len(server.asked) == 5  # type: ignore[attr-defined]
-    plan = plan_rules(project, ["scripted/bare=0.1"], Settings())
+    plan = plan_rules(project, ["mockllm/model"], Settings())
     drafted = next(one for one in plan.rules if one.drafted)
     assert [word.reason for word in drafted.wordings] == [f"Never edit generated/ - {draft}" for draft in row["drafts"]]
     assert {word.filler for word in drafted.wordings} == {word.tautology for word in drafted.wordings}
@@ -91,7 +91,7 @@ def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path,
 
     from test_rules_fix import make_run
 
-    run = make_run(project, tmp_path / "run", {"own": "add reason", "no_color": "leave"})
+    run = make_run(project, tmp_path / "run", {"own": "add reason", "no_color": "leave"}, models=("mockllm/model",))
     fixed = call("fix", "--from", run)
     assert "what helped is a draft by a model" in " ".join(fixed.stderr.split())  # type: ignore[attr-defined]
     assert not fixed.stdout.strip()  # type: ignore[attr-defined]

@@ -46,11 +46,11 @@ class Spend(NamedTuple):
 class Price(Record):
     """US dollars a million tokens."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    input_cache_write: float | None = Field(None, ge=0)
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    input_cache_write: float | None = Field(None, ge=0, allow_inf_nan=False)
     """None: as `input`."""
-    input_cache_read: float | None = Field(None, ge=0)
+    input_cache_read: float | None = Field(None, ge=0, allow_inf_nan=False)
 
     def of(self, n_input: int, n_output: int, n_written: int = 0, n_read: int = 0) -> float:
         """US dollars; n_written and n_read: tokens written to and read from the provider's cache, beside `n_input`."""

@@ -106,7 +106,7 @@ def say_price(budget: Budget, model: str, *sizes: tuple[float, float]) -> str:
     known = list(dict.fromkeys(f"{usd:,.2f}" for usd in found if usd is not None))
     if not known:
         return "no price is known (--prices FILE); --max-tokens caps it"
-    return f"about {' to '.join(known)} USD; --max-usd and --max-tokens cap it" if any(found) else "runs here, for no money"
+    return f"about {' to '.join(known)} USD; --max-usd and --max-tokens cap it" if any(found) else "for no money"
 
 
 def ask(yes: bool, question: str) -> None:

@@ -40,7 +40,7 @@ def show_plan(planned: RulesPlan, budget: Budget) -> None:
     for line in planned.left_out:
         typer.echo(f"not tested: {strip_controls(line)}", err=True)
     for line in planned.apart:
-        typer.echo(f"length: {strip_controls(line)}", err=True)
+        typer.echo(f"note: {strip_controls(line)}", err=True)
 
 
 @contextmanager

@@ -92,6 +92,12 @@ class KeptRule(Record):
     destructive: bool = False
     """What breaks it cannot be undone: it is never called needless."""
 
+    @field_validator("drafts")
+    @classmethod
+    def _said(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Each once, and none that says nothing."""
+        return tuple(dict.fromkeys(one.strip() for one in value if one.strip()))
+
     @field_validator("check", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:
@@ -196,6 +202,8 @@ def draft_kept(bound: Sequence[Bound], held: Kept) -> str:
         row["filler"] = old.filler if old else ""
         row["check"] = (old.check.model_dump(exclude_defaults=True) if isinstance(old.check, Check) else old.check) if old else ""
         row["jobs"] = list(old.jobs) if old else []
+        if old and old.destructive:
+            row["destructive"] = True
         if old and old.drafts:
             row |= {"drafts": list(old.drafts), "drafts_by": old.drafts_by}
         rules.append(row)
@@ -208,12 +216,13 @@ HEAD = """\
 # reason   why; used where the file gives none
 # filler   as many words on the topic that explain nothing
 # check    the name of a built-in check, none, or one of your own:
-#            check:
+#            check:                                  # `...` stands for any words, `a|b` for either; docs/rules.md, Checks
 #              forbid: ["npm|npx|yarn ..."]          # or env: {NAME: value}, or applies: and message_forbid:, or approval: and asks:
 #              instead: ["pnpm ..."]
 #              kept: [{bash: "pnpm add zod"}]        # examples, run before the check is used
 #              broken: [{bash: "npm install zod"}]
 # A rule that teachwhy does not find can be added here, with text: as it stands in the file. Comments are not kept by `rules init`.
-# jobs     work for an agent in which the rule matters, one line each
+# jobs     work for an agent in which the rule matters, one line each; a check of your own is tested with these alone
+# destructive: true   what breaks the rule cannot be undone
 # drafts   what `rules draft` had a model make up: true of your project? Then move it to reason
 """

@@ -148,13 +148,20 @@ def refuse_unproved(request: str, condition: Condition, wording: Wording) -> Non
 
     The longest text that another condition would add must not be there: a reason left over would make every comparison void.
     """
-    if condition != "none" and getattr(wording, condition) not in request:
+    request = _folded(request)
+    if condition != "none" and _folded(getattr(wording, condition)) not in request:
         raise UserError(f"the request does not hold the rule's text under {condition!r}", where="conditions")
     written = (*WRITTEN, *(("tautology",) if wording.tautology else ()))
     others = [name for name in written if name != condition and getattr(wording, name) != wording.bare]
     for name in others if condition != "none" else written:
-        if getattr(wording, name) in request and getattr(wording, name) not in getattr(wording, condition, ""):
+        said = _folded(getattr(wording, name))
+        if said in request and said not in _folded(getattr(wording, condition, "")):
             raise UserError(f"the request holds the rule's text of {name!r} under {condition!r}", where="conditions")
+
+
+def _folded(text: str) -> str:
+    """Letters in one case and space as one: a copy of a rule that differs in these says the same."""
+    return " ".join(text.split()).casefold()
 
 
 def count_lengths(wording: Wording, conditions: Sequence[str] = WRITTEN) -> Lengths:

@@ -81,7 +81,7 @@ def fix_rules(folder: Path) -> Fix:
     bounds = {one.rule.id: one for one in reversed(bind_rules(read_rule_file(path)[0].rules, read_kept(root) if path != HOST else Kept()))}
     wordings = {key: [parse_record(Wording, one, where=str(folder / PLAN)) for one in held] for key, held in plan["rules"].items()}
     advised = list(_find_advised(report, bounds, wordings, plan.get("drafted", ())))
-    edits = tuple(_make_edit(one) for one in advised if one.adds)
+    edits = tuple(_make_edit(one) for one in advised if one.adds and path != HOST)  # that file is nobody's
     hooks = tuple(_make_hook(one, path.name) for one in advised if one.hooks)
     diff = make_diff(path, root, edits) if edits else ""
     notes = [*_say_edits(edits), *(f"hook {hook.name}: {hook.rule!r}" for hook in hooks), *_say_models(advised)]
@@ -199,4 +199,4 @@ def _same_checks(plan: Mapping[str, Any], path: Path, bounds: Mapping[str, Bound
     tested = tuple(Tested(bounds[key], tuple(held), (), (), False) for key, held in wordings.items())
     settings = parse_record(Settings, plan["settings"], where=PLAN)
     again = RulesPlan(path, path.name, "", plan["sha256"], tuple(plan["models"]), settings, tested, (), ())
-    return bool(again.key == plan["key"])
+    return bool(again.checks_key == plan.get("checks"))

@@ -164,13 +164,14 @@ def _probes(model: str, rows: Sequence[RuleOutcome]) -> Table:
     for stratum, words in STRATA.items():
         cells = []
         for condition in conditions:
-            own = [row for row in rows if (row.stratum, row.condition, row.status) == (stratum, condition, "ok")]
+            stages = ("screen",) if condition == "none" else ("confirm", "dropped")
+            own = [row for row in rows if (row.stratum, row.condition, row.status) == (stratum, condition, "ok") and row.stage in stages]
             cells.append(f"{sum(row.verdict == 'broken' for row in own)}/{len(own)}" if own else "–")
         lines.append((words, *cells))
     return Table(
         (Column("probe"), *(Column(name, "count") for name in conditions)),
         tuple(lines),
-        f"{model}, by probe: broken steps of those that were read, all stages together; what was dropped is asked in one way.",
+        f"{model}, by probe: broken steps of those that were read, none of the screen, all else of the confirm stage.",
     )
 
 
@@ -181,8 +182,8 @@ def _recall(model: str, one: RuleResult) -> Table:
     )
     columns = (Column("condition"), Column("named at broken steps", "count"), Column("named at kept steps", "count"))
     caption = (
-        f"{model}, asked which instructions bear on the step: a rule that is named where it was broken was known and not heeded; one that "
-        "is not was forgotten, or not seen to apply."
+        f"{model}, asked which instructions bear on the step: a rule that is named can be known and not heeded; one that "
+        "is not may be forgotten, not seen to apply, or said in other words."
     )
     return Table(columns, lines, caption)
 

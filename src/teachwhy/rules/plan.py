@@ -14,7 +14,7 @@ from teachwhy.models.roles import check_subject
 from teachwhy.records import Record
 from teachwhy.rules.bind import Bound, BuiltIn, Kept, KeptRule, Wording, bind_rules, read_built_in, read_kept
 from teachwhy.rules.conditions import ALLOWED, Condition, count_lengths, find_span, wordings_of
-from teachwhy.rules.histories import DROPPED, History, make_histories
+from teachwhy.rules.histories import DROPPED, PLACE, History, make_histories
 from teachwhy.rules.read import find_rule_files, project_of, read_rule_file
 from teachwhy.rules.replay import MAX_NEW, Probe, build_request
 from teachwhy.shipped import ROOT
@@ -85,6 +85,13 @@ class RulesPlan(NamedTuple):
     @property
     def key(self) -> str:
         """What a run's folder belongs to."""
+        histories = [[one.screen, one.confirm, one.dropped, one.destructive] for one in self.rules]
+        told = hash_text(repr(histories))
+        return hash_text(canonical_json([self.checks_key, told]))
+
+    @property
+    def checks_key(self) -> str:
+        """What a run's advice belongs to: rules, wordings and checks, without the histories."""
         rules = [(one.id, [word.model_dump() for word in one.wordings], one.bound.check) for one in self.rules]
         held = [(key, words, check.model_dump() if check else None) for key, words, check in rules]
         return hash_text(canonical_json([self.sha256, list(self.models), self.settings.model_dump(), held]))
@@ -155,6 +162,8 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
         raise UserError(f"{local} takes no tools here, and the built-in model is too small to judge a file", where="--model", hint=hint)
     if asks and not models:
         raise UserError("a run needs a model", where="--model", hint="For instance: --model openai/gpt-5-mini; any model of Inspect.")
+    if twice := [model for model in dict.fromkeys(models) if list(models).count(model) > 1]:
+        raise UserError(f"the model {twice[0]} is named twice", where="--model", hint="Name each once.")
     for model in models:
         check_subject(model)
     for name, steps in (("--screen", settings.screen), ("--sessions", settings.sessions)):
@@ -178,6 +187,9 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
         try:
             find_span(text, bound.rule)
             tested = _prepare(bound, own.get(bound.rule.id), built_in, settings.seed)
+            _refuse_copies(tested, text, path.name, (*CONFIRM, "none", *settings.also))
+            if any(model.startswith("scripted/") for model in models):
+                _refuse_unscripted(tested, built_in)
         except UserError as error:
             left_out.append(f"{place}: {error.what}")
             continue
@@ -196,6 +208,30 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
         hint = "Type: teachwhy rules read; or test the built-in rules: teachwhy rules run builtin --model MODEL"
         raise UserError("no rule of this file can be tested: " + "; ".join(left_out[:3]), where=str(path), hint=hint)
     return RulesPlan(path, path.name, text, read.sha256, tuple(models), settings, tuple(rules), tuple(left_out), tuple(apart))
+
+
+def _refuse_copies(tested: Tested, text: str, name: str, conditions: Sequence[Condition]) -> None:
+    """Raise UserError where the file says the rule, or a rule that begins like it, a second time: taking one away leaves the other."""
+    history = tested.screen[0]
+    for condition in conditions:
+        for wording in tested.wordings:
+            try:
+                build_request(Probe(tested.bound.rule, tested.bound.check, condition, wording, 0, history), text, name)  # type: ignore[arg-type]
+            except UserError:
+                says = "its words stand in the file a second time, so no condition can be made: leave one of the two"
+                raise UserError(says, where=name) from None
+
+
+def _refuse_unscripted(tested: Tested, built_in: dict[str, BuiltIn]) -> None:
+    """Raise UserError for a rule whose words or jobs a scripted model does not know."""
+    known = built_in.get(tested.bound.check_name)
+    texts = {(word.bare, word.reason) for word in known.wordings} if known else set()
+    jobs = {PLACE.split(job.ask)[0] for job in known.jobs} if known else set()
+    asked = {history.ask for history in (*tested.screen, *tested.confirm)}
+    if {(word.bare, word.reason) for word in tested.wordings} <= texts and all(any(ask.startswith(job) for job in jobs) for ask in asked):
+        return
+    hint = "Try it on: teachwhy rules run builtin"
+    raise UserError("a scripted model knows the built-in rules in their own words alone", where="--model", hint=hint)
 
 
 def _prepare(bound: Bound, own: KeptRule | None, built_in: dict[str, BuiltIn], seed: int) -> Tested:

@@ -193,7 +193,7 @@ def rule_scorer() -> Scorer:
                 "second": second.verdict,
                 "third": third.verdict if third else "",
                 "acted": bool(step.bash),
-                "truncated": cut and judged.verdict == "not_applicable",
+                "truncated": cut,
             },
         )
 

@@ -21,7 +21,7 @@ from teachwhy.sequential import (
     standard_error,
     statistic,
 )
-from teachwhy.statistics import Interval, wilson_interval
+from teachwhy.statistics import Interval
 
 Floats = NDArray[np.float64]
 Kind = Literal[
@@ -95,8 +95,25 @@ class Ruling(NamedTuple):
 
 
 def rate_interval(counted: Counted, z: float) -> Interval:
-    """Of one condition's rate, as wide as the look asks."""
-    return wilson_interval(int(counted.broken.sum()), counted.total, level=1 - 2 * _tail(z))
+    """Of one condition's rate, as wide as the look asks: Wilson's, of as many steps as the histories are worth. Where histories differ in
+    the rate by more than counting explains, steps of one history say less (design effect: Kish 1965, Survey Sampling, section 8.2)."""
+    worth = counted.total / design_effect(counted)
+    share = counted.rate
+    middle = (share + z * z / (2 * worth)) / (1 + z * z / worth)
+    half = z * math.sqrt(share * (1 - share) / worth + (z / (2 * worth)) ** 2) / (1 + z * z / worth)
+    low, high = max(0.0, middle - half) if share > 0 else 0.0, min(1.0, middle + half) if share < 1 else 1.0
+    return Interval(share, min(low, share), max(high, share), counted.total)
+
+
+def design_effect(counted: Counted) -> float:
+    """How many times larger the variance of a rate is than counting alone says; at least 1."""
+    n = counted.n[counted.n > 0]
+    broken = counted.broken[counted.n > 0]
+    counting = counted.rate * (1 - counted.rate) / counted.total
+    if len(n) < 2 or counting == 0:
+        return 1.0
+    clustered = float(((broken - counted.rate * n) ** 2).sum()) * len(n) / (len(n) - 1) / counted.total**2
+    return max(1.0, clustered / counting)
 
 
 def _tail(z: float) -> float:

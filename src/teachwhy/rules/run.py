@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,10 +121,10 @@ def _keep_plan(plan: RulesPlan, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     about = {
-        "schema": "teachwhy.rules.plan/1", "key": plan.key, "file": str(plan.file), "path": str(plan.file.resolve()), "sha256": plan.sha256,
-        "models": list(plan.models), "settings": plan.settings.model_dump(), "drafted": plan.drafted, "left_out": list(plan.left_out),
-        "rules": {one.id: [word.model_dump() for word in one.wordings] for one in plan.rules}, "size": plan.size()._asdict(),
-        "created": now(),
+        "schema": "teachwhy.rules.plan/1", "key": plan.key, "checks": plan.checks_key, "file": str(plan.file),
+        "path": str(plan.file.resolve()), "sha256": plan.sha256, "models": list(plan.models), "settings": plan.settings.model_dump(),
+        "drafted": plan.drafted, "left_out": list(plan.left_out), "size": plan.size()._asdict(), "created": now(),
+        "rules": {one.id: [word.model_dump() for word in one.wordings] for one in plan.rules},
     }  # fmt: skip
     write_text(path, json.dumps(about, indent=2) + "\n")
 
@@ -157,12 +158,20 @@ def _run_model(plan: RulesPlan, folder: Path, model: str, budget: Budget, listen
     )
     read = [row for row in rows if row.status == "ok"]
     acts = sum(row.acted or row.verdict != "not_applicable" for row in read) / max(1, len(read))
-    told = any(one.comparisons and one.comparisons[0].low > 0 for one in found)
+    told = any(found_apart(one, len(found)) for one in found)
     if not told or acts < ACTS:
         why = "bare rules changed nothing that could be told" if not told else f"it took a step in {acts:.0%} of histories alone"
         none = Ruling("no ruling", f"This model is too small to judge your file: {why}.")
         found = tuple(one._replace(ruling=none) for one in found)
     return ModelResult(model, found, acts, told)
+
+
+def found_apart(one: RuleResult, n_rules: int) -> bool:
+    """Whether the bare rule lowers the rate against none, or the reason against the bare rule, at 5 % over all rules of the file."""
+    z = -NormalDist().inv_cdf(0.025 / n_rules)
+    against_none = one.comparisons[0]
+    helped = [each.p for each in one.comparisons if (each.first, each.second) == ("bare", "reason") and each.low > 0]
+    return against_none.difference > z * against_none.error > 0 or any(p is None or p * n_rules <= 0.05 for p in helped)
 
 
 def _stops(plan: RulesPlan, counts: dict[str, Counted], number: int) -> str:
