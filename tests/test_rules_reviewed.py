@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,16 +12,15 @@ from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelOu
 from inspect_ai.tool import ToolCall
 from typer.testing import CliRunner
 
-from teachwhy.budget import UNLIMITED
 from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_USAGE, UserError
 from teachwhy.rules.bind import Kept, KeptRule, bind_rules, draft_kept
 from teachwhy.rules.plan import Settings, plan_rules
 from teachwhy.rules.read import parse_rules
 from teachwhy.rules.recall import names_rule
-from teachwhy.rules.ruling import Counted, Z, design_effect, rate_interval
-from teachwhy.rules.run import run_rules
-from test_rules_run import file, planned, silent  # noqa: F401  # a fixture
+from teachwhy.rules.ruling import Counted, Z, compare, design_effect, rate_interval
+from teachwhy.rules.run import found_apart
+from test_rules_run import file  # noqa: F401  # a fixture
 
 RULE = "Use pnpm, never npm or yarn"
 OTHER = "Always use NO_COLOR=1 when running shell commands"
@@ -109,15 +109,18 @@ def test_a_rate_holds_where_histories_differ(rate: float, spread: float) -> None
     assert np.mean(held) >= 0.89
 
 
-def test_many_rules_that_do_not_matter_seldom_make_a_model_fit(tmp_path: Path) -> None:
-    path = tmp_path / "AGENTS.md"
-    path.write_text(f"- {RULE}\n- {OTHER}\n")
-    judged = [
-        run_rules(planned(path, "none=0.5,bare=0.5,filler=0.5,reason=0.5", seed=seed, sessions=40, recall=0), tmp_path / f"{seed}",
-                  budget=UNLIMITED, listen=silent)[0].judged
-        for seed in range(4)
-    ]  # fmt: skip
-    assert sum(judged) <= 1
+@pytest.mark.parametrize("n_rules", [1, 7, 20])
+def test_many_rules_that_do_not_matter_seldom_make_a_model_fit(n_rules: int) -> None:
+    """A/A of none and bare: the share of files in which some rule is told is 5 % and Monte Carlo error at most."""
+    rng = np.random.default_rng(n_rules)
+    told = []
+    for _ in range(400):
+        rules = []
+        for _ in range(n_rules):
+            counts = {name: Counted(rng.binomial(1, 0.5, 40).astype(float), np.ones(40), 40) for name in ("none", "bare")}
+            rules.append(SimpleNamespace(comparisons=(compare(counts, "none", "bare", Z),)))
+        told.append(any(found_apart(rule, n_rules) for rule in rules))  # type: ignore[arg-type]
+    assert np.mean(told) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
 
 
 @pytest.mark.parametrize(
