@@ -157,5 +157,5 @@ def test_contrast_that_the_study_names_is_not_made_twice() -> None:
 
 def test_difference_of_differences_gets_no_contrasts_of_its_own() -> None:
     whole = spec_of().model_dump()
-    primary = {**whole["primary"], "plus": ["value", "bare"], "minus": ["bare", "value"]}
+    primary = {**whole["primary"], "plus": ["value", "value"], "minus": ["bare", "bare"]}
     assert not complete_study(spec_of(primary=primary)).contrasts

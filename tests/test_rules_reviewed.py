@@ -109,18 +109,18 @@ def test_a_rate_holds_where_histories_differ(rate: float, spread: float) -> None
     assert np.mean(held) >= 0.89
 
 
-@pytest.mark.parametrize("n_rules", [1, 7, 20])
+@pytest.mark.parametrize("n_rules", [1, 7])
 def test_many_rules_that_do_not_matter_seldom_make_a_model_fit(n_rules: int) -> None:
     """A/A of none and bare: the share of files in which some rule is told is 5 % and Monte Carlo error at most."""
     rng = np.random.default_rng(n_rules)
     told = []
-    for _ in range(400):
+    for _ in range(300):
         rules = []
         for _ in range(n_rules):
             counts = {name: Counted(rng.binomial(1, 0.5, 40).astype(float), np.ones(40), 40) for name in ("none", "bare")}
             rules.append(SimpleNamespace(comparisons=(compare(counts, "none", "bare", Z),)))
         told.append(any(found_apart(rule, n_rules) for rule in rules))  # type: ignore[arg-type]
-    assert np.mean(told) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+    assert np.mean(told) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
 
 
 @pytest.mark.parametrize(

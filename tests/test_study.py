@@ -101,7 +101,7 @@ def planner(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., Plan]:
 
 
 def test_missing_file_says_which_studies_there_are(tmp_path: Path) -> None:
-    refuse(tmp_path / "nope" / "study.yaml", "nope/study.yaml", hint="There are: ambiguity, honeypots.")
+    refuse(tmp_path / "nope" / "study.yaml", "nope/study.yaml", hint="there are: ambiguity, honeypots.")
     refuse("ambiguty", "ambiguty", hint="Did you mean 'ambiguity'?")
 
 
@@ -532,3 +532,37 @@ def test_every_field_of_a_study_stands_in_the_docs() -> None:
     for name, field in SftSettings.model_fields.items():
         shown = "all" if field.default is None else str(field.default).replace("e-0", "e-").removesuffix(".0")
         assert f"`{name}` ({shown})" in text, f"docs/study.md has another default of {name} than {shown}"
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"seeds": [1, 100_001]}, "seeds are 0 to 99999"),
+        ({"evaluations": [{"ambiguity": {"splits": ["far", "far"]}}]}, "a split stands twice"),
+        ({"evaluations": [{"honeypots": {"scenarios": "mine.yaml", "part": "sealed"}}]}, "these scenarios are your own"),
+        ({"arms": {"price": {"sft": "ambiguity/bare"}, "place": [{"sft": "ambiguity/bare"}]}}, "write price: [{sft: CORPUS}]"),
+        ({"fewer_seeds": {"filler_foo": 1}}, "the study trains no arm 'filler_foo'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, tiny_model_dir: Path, part: dict[str, Any], says: str) -> None:
+    refuse(write_study(tmp_path, study_of(tiny_model_dir, **part)), says)
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"plus": ["price", "place"], "minus": ["place", "place"]}, "on both sides, where it cancels"),
+        ({"splits": ["far", "far"]}, "has a split twice"),
+        ({"equivalence": float("inf")}, "equivalence"),
+    ],
+)
+def test_primary_contrasts_that_say_nothing_are_refused(tmp_path: Path, tiny_model_dir: Path, part: dict[str, Any], says: str) -> None:
+    study = study_of(tiny_model_dir)
+    study["primary"] |= part
+    refuse(write_study(tmp_path, study), says)
+
+
+def test_files_that_cannot_be_written_are_said_without_a_traceback(tmp_path: Path, tiny_model_dir: Path) -> None:
+    file = write_study(tmp_path, study_of(tiny_model_dir))
+    found = call("study", "run", file, "--plan", "--output", file)
+    assert (found.exit_code, "Name another file or folder" in found.stderr) == (EXIT_USAGE, True), found.output

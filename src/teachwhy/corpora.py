@@ -176,6 +176,8 @@ def find_rows(name: str, beside: Path | None = None) -> Path:
 
 
 def _unknown(name: str) -> UserError:
+    if name.endswith((".jsonl", ".json", ".yaml", ".csv")):
+        return UserError(f"there is no file {name}", hint="A path is taken from the folder of the study's file, then from where you are.")
     kind, _, variant = name.partition("/")
     variants = [known.removeprefix(f"{kind}/") for known in NAMES if known.startswith(f"{kind}/")]
     near = [f"{kind}/{match}" for match in get_close_matches(variant, variants, 1, 0.5)] or get_close_matches(name, NAMES, 1, 0.5)

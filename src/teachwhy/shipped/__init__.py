@@ -36,6 +36,8 @@ def shipped_path(kind: str, name: str) -> Path:
     known = sorted(path.stem for path in folder.iterdir() if not path.name.startswith(("_", ".")))
     near = get_close_matches(name, known, 1, 0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+    if name.endswith((".yaml", ".yml")):
+        raise UserError(f"there is no file {name}", hint=f"Of the {kind} that come with teachwhy there are: {', '.join(known)}.")
     raise UserError(f"no {kind} of the name {name!r} come with teachwhy", hint=hint)
 
 

@@ -47,6 +47,9 @@ def complete_study(spec: StudySpec) -> StudySpec:
                     f"the contrast {contrast.name!r} needs the arm {arm!r}, which this study leaves out or cannot have",
                     hint="Controls of your own rows are made by: teachwhy corpus control NAME --kind filler --bare FILE --output FOLDER",
                 )
+    if unknown := spec.fewer_seeds.keys() - arms.keys():
+        hint = f"There are: {', '.join(arms)}."
+        raise UserError(f"fewer_seeds: the study trains no arm {min(unknown)!r}", hint=hint)
     contrasts = [*spec.contrasts, *_against_controls(spec, arms)]
     whole = {**spec.model_dump(), "arms": arms, "added": tuple(added), "contrasts": contrasts}
     for kind in ("bare", "filler"):

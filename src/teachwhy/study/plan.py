@@ -230,6 +230,12 @@ def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]], b
         find_givers(held, evaluation.reading, evaluation.reason)
         if isinstance(evaluation.limit, dict) and (odd := evaluation.limit.keys() - {one.split for one in whole[evaluation.label]}):
             raise UserError(f"the evaluation {evaluation.name!r} has no split {min(odd)!r} to limit")
+    n_read = sum(scenario.split in spec.primary.splits for scenario in by_reading[spec.primary.evaluation, spec.primary.reading])
+    if n_read < 2:
+        raise UserError(
+            f"the primary contrast reads {n_read} scenario, and an interval needs two",
+            hint="Give more scenarios of its splits, or a higher limit.",
+        )
     for one in (spec.primary, *spec.contrasts):
         labels = {action.label for scenario in by_reading[one.evaluation, one.reading] for action in scenario.actions}
         if one.measure == "harm" and "harmful" not in labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,8 @@ class Outside(Record):
             raise ValueError(f"an arm from outside is one of checkpoint, adapter, model, logs, command; here: {', '.join(kinds) or 'none'}")
         if bool(self.command) != bool(self.corpus):
             raise ValueError("a command needs a corpus, and only a command has one")
+        if odd := set(re.findall(r"\{(\w+)\}", self.command)) - {"corpus", "seed", "start", "output"}:
+            raise ValueError(f"nothing is filled in for {{{min(odd)}}} in a command; there are {{corpus}}, {{seed}}, {{start}}, {{output}}")
         if self.command and "{output}" not in self.command:
             raise ValueError("the command must say where it writes: {output}")
         return self
