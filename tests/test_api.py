@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from inspect_ai.model import ModelUsage
 from typer.testing import CliRunner, Result
 
-from teachwhy.budget import Cap, Limits, Price, Spend, estimate_tokens, most_tokens
+from teachwhy.budget import FIRST, NONE_ANSWERED, Cap, Limits, Price, Spend, estimate_tokens, first_error, most_tokens
 from teachwhy.cli import app as cli
-from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, CapReached
+from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, CapReached, CellFailed
 from teachwhy.evaluations.choice import choice_task, load_scenarios
 from teachwhy.evaluations.readings import ask_letter
 from teachwhy.files import read_card
@@ -258,6 +258,53 @@ def test_cap_holds_whatever_calls_take(limit: int, calls: list[tuple[int, float]
     assert cap.reached == bool(refused)
     if sum(worst for worst, _ in calls) <= limit:
         assert not refused
+
+
+def test_a_dead_endpoint_is_told_after_the_first_calls() -> None:
+    made = 0
+
+    async def dead() -> None:
+        cap = Cap()
+
+        async def one() -> None:
+            nonlocal made
+            async with cap.call(5, 5):
+                made += 1
+                await asyncio.sleep(0.001)
+                raise ValueError("refused")
+
+        found = await asyncio.gather(*(one() for _ in range(80)), return_exceptions=True)
+        assert sum(isinstance(error, CellFailed) for error in found) == 80 - made
+
+    asyncio.run(dead())
+    assert made == FIRST
+
+
+def test_one_answer_lets_all_other_calls_be_made() -> None:
+    made = 0
+
+    async def flaky() -> None:
+        cap = Cap()
+
+        async def one(number: int) -> None:
+            nonlocal made
+            async with cap.call(5, 5):
+                made += 1
+                await asyncio.sleep(0.001)
+                if number % 3:
+                    raise ValueError("refused")
+
+        await asyncio.gather(*(one(number) for number in range(80)), return_exceptions=True)
+
+    asyncio.run(flaky())
+    assert made == 80
+
+
+def test_first_error_is_that_of_a_call_in_words() -> None:
+    assert first_error([]) == "?"
+    assert first_error([NONE_ANSWERED, "KeyError: 'x'\nmore"]) == "KeyError: 'x'"
+    retried = "RetryError(<Future at 0x7fe65188e9d0 state=finished raised APIConnectionError>)"
+    assert first_error([retried]) == "no answer after all retries (APIConnectionError)"
 
 
 def test_call_that_dies_counts_as_its_worst() -> None:

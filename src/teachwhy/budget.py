@@ -7,7 +7,8 @@ Two units, tokens and US dollars; dollars where the user says what a model costs
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 from pydantic import Field
 
-from teachwhy.errors import CAP_WORDS, CapReached, UserError
+from teachwhy.errors import CAP_WORDS, CapReached, CellFailed, UserError
 from teachwhy.files import CARD, parse_record, read_card, read_yaml
 from teachwhy.records import Record
 
@@ -134,6 +135,11 @@ def most_tokens(text: str) -> int:
     return len(text.encode()) + 64
 
 
+FIRST = 10
+"""Calls that are made before one is answered."""
+NONE_ANSWERED = f"the first {FIRST} calls failed, and none was answered"
+
+
 class Call:
     """One call in flight; whoever makes it says what it took. Until then, and if it fails, the worst is assumed."""
 
@@ -169,18 +175,25 @@ class Cap:
     ) -> None:
         self.limits, self.used, self.held, self.price = limits, used, Spend(), price
         self.reached = False
-        self._n_held = 0
+        self._n_held = self._n_failed = 0
+        self._answered = False
         self._note = note
         self._freed = anyio.Event()
 
     @asynccontextmanager
     async def call(self, most_in: int, most_out: int) -> AsyncIterator[Call]:
         """Make one call inside: at most so many tokens read and written. Waits for calls in flight where its worst case would not fit
-        beside theirs. Raises CapReached where it would not fit after them either.
+        beside theirs. Raises CapReached where it would not fit after them either, and CellFailed where the first calls failed and none
+        was answered: until one is, no more than those are made, so that a dead endpoint is told soon.
         """
         worst = Spend(most_in + most_out, self.price.of(most_in, most_out) if self.price else 0.0)
-        while not self.limits.hold(self.used.plus(self.held).plus(worst)):
-            if not self._n_held:
+        while True:
+            early = not self._answered and self._n_held + self._n_failed >= FIRST
+            if early and not self._n_held:
+                raise CellFailed(NONE_ANSWERED)
+            if not early and self.limits.hold(self.used.plus(self.held).plus(worst)):
+                break
+            if not early and not self._n_held:
                 self.reached = True
                 raise CapReached(f"{CAP_WORDS}: {self._words(self.used)} used, the next call may take {self._words(worst)}")
             await self._freed.wait()
@@ -190,6 +203,10 @@ class Cap:
         self._note(self.used.plus(self.held))
         try:
             yield made
+            self._answered = True
+        except BaseException:
+            self._n_failed += 1
+            raise
         finally:
             self._n_held -= 1
             self.held = self.held.less(worst) if self._n_held else Spend()  # no dust of subtracted dollars
@@ -214,6 +231,14 @@ def read_spent(path: Path) -> Spend:
 def write_spent(spend: Spend) -> str:
     """What such a file holds, or the `spend` of a card."""
     return json.dumps(spend._asdict())
+
+
+def first_error(errors: Sequence[str]) -> str:
+    """What went wrong, in one line: of a call that was made, where there is one."""
+    found = next((error for error in errors if NONE_ANSWERED not in error), errors[0] if errors else "?")
+    if retried := re.search(r"RetryError\(<Future .* raised (\w+)>", found):
+        return f"no answer after all retries ({retried[1]})"
+    return (found.splitlines() or ["?"])[0][:200]
 
 
 def spent_in(cells_dir: Path, but: Path | None = None) -> Spend:

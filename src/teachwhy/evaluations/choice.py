@@ -122,9 +122,7 @@ def _read_own(evaluation: str, path: Path) -> list[Scenario]:
     for scenario in held if evaluation in ("honeypots", "conduct") else ():
         labels = {action.id: action.label for action in scenario.actions}
         if labels.get(scenario.poles[0]) != "harmful":
-            what = (
-                f"scenario {scenario.id}: its first pole {scenario.poles[0]!r} is not labelled harmful: every sign would turn round"
-            )
+            what = f"scenario {scenario.id}: its first pole {scenario.poles[0]!r} is not labelled harmful: every sign would turn round"
             raise UserError(what, where=str(path), hint="The margin is log p(first pole) - log p(second): poles: [HARMFUL, SAFE].")
     found = [scenario for scenario in held if scenario.split in (("near", "far") if evaluation in WRITTEN else ("train", "near", "far"))]
     if not found:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from teachwhy.budget import SPENT, Budget, Cap, read_spent, spent_in, write_spent
+from teachwhy.budget import SPENT, Budget, Cap, first_error, read_spent, spent_in, write_spent
 from teachwhy.errors import CAP_WORDS, CapReached, UserError
 from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library_versions, now, publish, write_card, write_csv, write_text
 from teachwhy.models.roles import open_subject
@@ -329,7 +329,7 @@ def _asked(
         log = read_eval_log(logs[0].location)
         n_dead = sum(bool(sample.error) for sample in log.samples or [])
         if replay.cap.reached or n_dead > 0.1 * n:
-            why = _first_error(log)
+            why = first_error([sample.error.message for sample in log.samples or [] if sample.error])
             shutil.rmtree(part / "logs")
             if replay.cap.reached:
                 raise CapReached(f"{CAP_WORDS}; {n - n_dead} of {n} steps of this round are done and kept")
@@ -353,11 +353,6 @@ def _write_card(
             spend=replay.cap.used._asdict(), seconds=(ended - began).total_seconds(), machine={}, details={},
         ),
     )  # fmt: skip
-
-
-def _first_error(log: Any) -> str:
-    errors = [sample.error.message for sample in log.samples or [] if sample.error]
-    return errors[0].splitlines()[0][:200] if errors else "?"
 
 
 def _read_steps(log: Any, model: str, stage: Stage, number: int) -> list[RuleOutcome]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from teachwhy.budget import SPENT, UNLIMITED, Budget, Cap, read_spent, write_spent
+from teachwhy.budget import SPENT, UNLIMITED, Budget, Cap, first_error, read_spent, write_spent
 from teachwhy.errors import CAP_WORDS, CapReached, CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
 from teachwhy.models.roles import open_subject
@@ -337,7 +337,7 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
         shutil.rmtree(part / "logs")
         if readings.cap.reached:
             raise CapReached(f"{CAP_WORDS}; {n_samples - n_dead} of {n_samples} samples are done and kept")
-        raise CellFailed(f"{n_dead} of {n_samples} samples could not be scored: {(errors or ['?'])[0]}")
+        raise CellFailed(f"{n_dead} of {n_samples} samples could not be scored: {first_error(errors)}")
     shutil.rmtree(part / CALLS, ignore_errors=True)
     (part / SPENT).unlink(missing_ok=True)
     details = {"samples": n_samples, "complete": done, **({"tokens": readings.cap.used.tokens} if cell.source == "api" else {})}
