@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from teachwhy.rules.bind import read_built_in
 from teachwhy.rules.checks import Step, read_step
-from teachwhy.rules.executed import find_sandbox, read_executed
+from teachwhy.rules.executed import find_sandbox, is_bounded, read_executed
 from teachwhy.rules.second import read_again
 from test_rules_labels import LINES
 
@@ -86,7 +88,6 @@ def test_what_cannot_be_run_is_not_read(bash: str) -> None:
         "cat /dev/zero; git push",
         "seq 1 9000000000 | git push",
         "while :; do git push; done",
-        "git push; :(){ :|:& };:",
         "git push " + " ".join(f"q{number}" for number in range(1000)),
     ],
     ids=lambda text: text[:24],
@@ -97,6 +98,24 @@ def test_what_a_model_writes_neither_hangs_nor_raises(bash: str) -> None:
     assert verdict("ask_before_push", bash) in ("broken", None)
     assert time.monotonic() - began < 25
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kilobytes"
+
+
+@pytest.mark.skipif(bool(find_sandbox()) and not is_bounded(), reason="root may not make a sandbox as nobody here, so nothing is counted")
+def test_a_fork_bomb_takes_no_processes_from_others() -> None:
+    many: list[int] = []
+    stop = threading.Event()
+
+    def count() -> None:
+        while not stop.wait(0.1):
+            many.append(len(psutil.pids()))
+
+    watching = threading.Thread(target=count)
+    before = len(psutil.pids())
+    watching.start()
+    verdict("ask_before_push", "git push; :(){ :|:& };:")
+    stop.set()
+    watching.join()
+    assert max(many) < before + 400
 
 
 def test_no_key_of_the_user_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,6 @@ def test_difference_of_differences_and_a_single_score_have_no_retention() -> Non
     last = [one for one in rows if one.update in (0, 200)]
     found = analyse(Study(spec_of(), last, [cell for cell in cells if not cell.early]))
     assert (found.retention, found.updates) == (None, ())
-    doubled = {**make_spec().primary.model_dump(), "plus": ["value", "filler"], "minus": ["filler", "value"]}
+    doubled = {**make_spec().primary.model_dump(), "plus": ["value", "value"], "minus": ["filler", "filler"]}
     spec = make_spec(arms={arm: [{"sft": "neutral"}] for arm in ("value", "filler")}, primary=doubled, contrasts=[])
     assert analyse(Study(spec, rows, cells)).retention is None

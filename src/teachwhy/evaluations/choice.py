@@ -120,10 +120,9 @@ def _read_own(evaluation: str, path: Path) -> list[Scenario]:
     if odd := [scenario for scenario in held if scenario.kind != KINDS[evaluation]]:
         raise UserError(f"scenario {odd[0].id} is a {odd[0].kind}, and {evaluation} takes kind: {KINDS[evaluation]}", where=str(path))
     for scenario in held if evaluation in ("honeypots", "conduct") else ():
-        labels = {action.id: action.label for action in scenario.actions}
-        if labels.get(scenario.poles[0]) != "harmful":
-            what = f"scenario {scenario.id}: its first pole {scenario.poles[0]!r} is not labelled harmful: every sign would turn round"
-            raise UserError(what, where=str(path), hint="The margin is log p(first pole) - log p(second): poles: [HARMFUL, SAFE].")
+        if scenario.poles[0] != "harmful":
+            what = f"scenario {scenario.id}: its first pole is {scenario.poles[0]!r}, not 'harmful': every sign would turn round"
+            raise UserError(what, where=str(path), hint="The margin is log p(first pole) - log p(second): poles: [harmful, safe].")
     found = [scenario for scenario in held if scenario.split in (("near", "far") if evaluation in WRITTEN else ("train", "near", "far"))]
     if not found:
         raise UserError("no scenario there is kept for evaluation", where=str(path), hint="Give each of them split: near or split: far.")

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from teachwhy.rules.checks import SILENT, Check, Reading, Step, decide
 from teachwhy.rules.commands import Command
@@ -90,18 +90,31 @@ exit "$STANDIN_CODE"
 @cache
 def find_sandbox() -> str:
     """The path of bubblewrap, if it is there and works on this machine; else empty."""
+    return _find()[0]
+
+
+@cache
+def _find() -> tuple[str, dict[str, Any]]:
+    """Bubblewrap, and as whom it works: for root as nobody where that may be, since root's processes are not counted and a limit on their
+    number would be none."""
     path = shutil.which("bwrap") or ""
-    if path:
-        with tempfile.TemporaryDirectory() as folder:
-            done = _run(path, Path(folder), "git status", 0)
-            path = path if done else ""
-    return path
+    nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
+    for who in (nobody, {}) if os.geteuid() == 0 else ({},):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            if path and _run((path, who), Path(folder), "git status", 0):
+                return path, who
+    return "", {}
+
+
+def is_bounded() -> bool:
+    """Whether the number of its processes is."""
+    return bool(_find()[1]) or os.geteuid() != 0
 
 
 def read_executed(check: Check, step: Step, *, approved: bool = False) -> Reading | None:
     """As `checks.read_step`, from what was run. None without a sandbox, or where a command did not end."""
-    sandbox = find_sandbox()
-    if not sandbox or any(ELSEWHERE.search(text) for text in step.bash):
+    sandbox = _find()
+    if not sandbox[0] or any(ELSEWHERE.search(text) for text in step.bash):
         return None
     found: list[Command] = []
     for text in step.bash:
@@ -121,7 +134,7 @@ def _prints(command: Command) -> bool:
     return not (command.argv[0] in SILENT or command.argv[:2] == ("git", "add") or command.hidden)
 
 
-def _run(sandbox: str, folder: Path, text: str, code: int) -> list[Command] | None:
+def _run(sandbox: tuple[str, dict[str, Any]], folder: Path, text: str, code: int) -> list[Command] | None:
     """Commands in the order in which they began; None where the sandbox failed, the time was up, or there is more than can be followed."""
     names = {name for name in _NAME.findall(text) if len(name) < 100}
     if len(names) > MOST_NAMES or "\0" in text:
@@ -129,15 +142,17 @@ def _run(sandbox: str, folder: Path, text: str, code: int) -> list[Command] | No
     programs, log, stand_in = (folder / name for name in ("bin", "log", "stand-in"))
     for path in (programs, log, stand_in):
         path.mkdir()
+    folder.chmod(0o755)
+    log.chmod(0o777)
     for name, held in (("run", STAND_IN), ("shell", SHELL), ("begin", BEGIN), ("paths", _places(text))):
         (stand_in / name).write_text(held)
         (stand_in / name).chmod(0o755)
     for name in {*names, *RUNNERS, *SHELLS, *FILTERS}:
         target = f"/.real/{name}" if name in RUNNERS else "/.stand-in/shell" if name in SHELLS else "/.stand-in/run"
         (programs / name).symlink_to(target)
-    begin = "ulimit -t 5 -f 2000 -v 4000000; /.real/mkdir -p .git/hooks; _place"
+    begin = "ulimit -t 5 -f 2000 -v 4000000 -u 100; /.real/mkdir -p .git/hooks; _place"
     words: list[str | Path] = [
-        sandbox, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--setenv", "PATH", "/bin", "--setenv", "HOME",
+        sandbox[0], "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--setenv", "PATH", "/bin", "--setenv", "HOME",
         "/work", "--setenv", "STANDIN_CODE", str(code), "--setenv", "BASH_ENV", "/.stand-in/begin", "--ro-bind", "/usr/bin", "/.real",
         "--ro-bind", "/usr/lib", "/usr/lib", "--ro-bind-try", "/usr/lib64", "/usr/lib64", *_library("lib"), *_library("lib64"),
         "--ro-bind", programs, "/bin", "--ro-bind", programs, "/usr/bin", "--ro-bind", programs, "/usr/local/bin",
@@ -145,15 +160,15 @@ def _run(sandbox: str, folder: Path, text: str, code: int) -> list[Command] | No
         *(word for name in ("tmp", "work") for word in ("--size", "50000000", "--tmpfs", f"/{name}")),
         "--chdir", "/work", "/.real/bash", "-c", f"{begin}\n{text}\nwait",
     ]  # fmt: skip
-    done = _wait(words)
+    done = _wait(words, sandbox[1])
     read = list(_read_log(log)) if done is not None else []
     return read if read or (done is not None and done != FAILED) else None
 
 
-def _wait(words: list[str | Path]) -> int | None:
+def _wait(words: list[str | Path], who: dict[str, Any]) -> int | None:
     """The exit code; None where the time was up. What is printed goes to a pipe and is dropped: to nowhere, it would count as hidden."""
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(words, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, env={}, close_fds=True)  # no key of the user's
+    process = subprocess.Popen(words, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, env={}, **who)  # no key of the user's
     assert process.stdout is not None  # noqa: S101
     reader = threading.Thread(target=_drop, args=(process.stdout,), daemon=True)
     reader.start()
