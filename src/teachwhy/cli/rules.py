@@ -128,7 +128,7 @@ def run_file(
     recall: Annotated[
         int, typer.Option(min=0, help="Broken steps of a rule, and kept ones, at which to ask which rules bear on them; 0: none.")
     ] = 10,
-    seed: Annotated[int, typer.Option(help="Draws the histories.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the histories.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of all calls in this folder together; what is done is kept.")] = None,
     max_usd: Annotated[float | None, typer.Option(min=0.0, help="The same in US dollars; needs --prices.")] = None,
     prices: Annotated[Path | None, typer.Option(help="Prices of models, as for Inspect's --model-cost-config.")] = None,
@@ -285,7 +285,7 @@ def simulate_rates(
     reason: Annotated[float, typer.Option(help="Rate with its reason.")],
     sessions: Annotated[int, typer.Option(help="Steps a condition, at most.")] = 400,
     repeats: Annotated[int, typer.Option(help="Simulated runs.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Draws them.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws them.")] = 0,
     histories: Annotated[int, typer.Option(help="That the steps are spread over.")] = 40,
     spread: Annotated[float, typer.Option(help="Standard deviation of the histories' log-odds.")] = 0.5,
     looks: Annotated[int, typer.Option(help="1, 2, 4, 5 or 10.")] = 10,
@@ -306,11 +306,12 @@ def simulate_rates(
     if format == "json":
         typer.echo(whole)
         return
-    what = "a difference that is not there is found" if bare == reason else "the difference is found"
+    what = "the difference is found" if bare > reason else "a reason that helps is found, which is not so"
     typer.echo(f"{bare:.1%} bare, {reason:.1%} with the reason, at most {sessions:,} steps a condition, {repeats:,} simulated runs")
     typer.echo(f"  {what}: {found.power:.1%} of runs (Monte Carlo error {found.power_se:.1%}); the opposite: {found.opposite:.1%}")
     typer.echo(f"  the interval holds the true difference: {found.coverage:.1%}")
-    typer.echo(f"  steps a condition: {found.mean_sessions_per_arm:,.0f} on average; with one look {found.fixed_sessions_per_arm:,.0f}")
+    one_look = f"; with one look {found.fixed_sessions_per_arm:,.0f}" if bare >= reason else ""  # of equal power to find what is not so
+    typer.echo(f"  steps a condition: {found.mean_sessions_per_arm:,.0f} on average{one_look}")
 
 
 @app.command("prefer")

@@ -198,6 +198,8 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
             apart.append(
                 f"{place}: its reasons are drafts by {own[bound.rule.id].drafts_by or 'a model'}, and nobody said that they are true"
             )
+        elif not bound.reason and path != HOST:
+            apart.append(f"{place}: its reason is teachwhy's, true in an invented project; yours goes into .teachwhy/rules.yaml")
         if any(word.filler == word.tautology for word in tested.wordings):
             apart.append(f"{place}: it has no filler in .teachwhy/rules.yaml; a tautology stands in for it")
         for word in tested.wordings:

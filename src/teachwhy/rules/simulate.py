@@ -44,6 +44,10 @@ class Simulated(NamedTuple):
     seed: int
 
 
+MOST_SPREAD = 5.0
+"""Standard deviation of log-odds beyond which histories are all or nothing."""
+
+
 def simulate(
     bare: float, reason: float, sessions: int, repeats: int, seed: int, *, histories: int = 40, spread: float = SPREAD, looks: int = 10
 ) -> Simulated:
@@ -90,8 +94,8 @@ def _refuse(bare: float, reason: float, sessions: int, repeats: int, histories: 
         raise UserError(
             f"{sessions} sessions are too few for {histories} histories", where="--sessions", hint="Give more, or fewer --histories."
         )
-    if spread < 0:
-        raise UserError("a standard deviation is not negative", where="--spread")
+    if not 0 <= spread <= MOST_SPREAD:
+        raise UserError(f"a spread lies between 0 and {MOST_SPREAD:g}", where="--spread", hint="0.5 is the default.")
 
 
 def _share_out(sessions: int, histories: int) -> NDArray[np.int64]:
