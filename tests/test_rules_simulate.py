@@ -74,7 +74,9 @@ def test_command_prints_json() -> None:
         ("--bare 0.1 --reason 0.1 --sessions 25 --histories 80", "too few for 80 histories"),
         ("--bare 0.1 --reason 0.1 --repeats 0", "at least 1 are needed"),
         ("--bare 0.1 --reason 0.1 --looks 3", "looks are 1, 2, 4, 5 or 10"),
-        ("--bare 0.1 --reason 0.1 --spread -1", "not negative"),
+        ("--bare 0.1 --reason 0.1 --spread -1", "a spread lies between"),
+        ("--bare 0.1 --reason 0.1 --spread 50", "a spread lies between"),
+        ("--bare 0.1 --reason 0.1 --spread nan", "a spread lies between"),
     ],
 )
 def test_impossible_wishes_are_refused(words: str, says: str) -> None:
