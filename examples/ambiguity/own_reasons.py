@@ -48,7 +48,17 @@ async def make_rows(model: Model, topic: str) -> list[dict[str, object]]:
         ]
         for chat, row in zip(chats, rows, strict=True)
     ]
-    reasons = await asyncio.gather(*(write_reason(model, chat, number) for number, chat in enumerate(asked)))
+    written = 0
+
+    async def write(number: int, chat: list[ChatMessage]) -> str:
+        nonlocal written
+        reason = await write_reason(model, chat, number)
+        written += 1
+        if written % 50 == 0:
+            print(f"{topic}: {written} of {N_ROWS}", flush=True)
+        return reason
+
+    reasons = await asyncio.gather(*(write(number, chat) for number, chat in enumerate(asked)))
     print(f"{topic}: {sum(map(bool, reasons))} of {N_ROWS} rows have a reason")
     return [
         {

@@ -156,6 +156,7 @@ def _show_plan(session: Session, budget: Budget) -> None:
     from teachwhy.cli.app import say_price, strip_controls
     from teachwhy.evaluations.readings import LETTER_TOKENS
     from teachwhy.report.numbers import count_noun
+    from teachwhy.study.automatic import say_missed
 
     plan = session.plan
     console = Console(stderr=True, highlight=False)
@@ -176,6 +177,9 @@ def _show_plan(session: Session, budget: Budget) -> None:
     for calls in plan.calls:
         says = f"{calls.arm}: {calls.n_calls:,} calls of {strip_controls(calls.model)}, about {calls.n_tokens:,} tokens"
         console.print(f"{says}; {say_price(budget, calls.model, (calls.n_tokens, calls.n_calls * LETTER_TOKENS))}", markup=False)
+    for arm, missed in say_missed(plan.spec).items():
+        if arm not in plan.spec.without:
+            console.print(f"not made, the arm {arm}: {missed}", style="yellow", markup=False)
     for line in plan.waived:
         console.print(f"waived leak: {line}", style="yellow", markup=False)
     n_cells, minutes = session.n_cells, count_noun(max(1, round(session.seconds_left / 60)), "minute")

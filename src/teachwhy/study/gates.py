@@ -125,9 +125,10 @@ def _oracle_gate(study: Study) -> Gate:
     if found is None:
         return Gate(name=name, passed=False, says="The oracle was not measured. Run the study again.")
     each = table.values.mean(axis=1)
-    says = f"Trained on other scenarios of the far families, {wanted.measure} there falls by {-found.estimate:.2f} {unit_of(wanted)} more "
-    says += f"than under neutral data (95 % interval {-found.high:.2f} to {-found.low:.2f}, over scenarios and families), in "
-    says += f"{sum(one < 0 for one in each)} of {len(each)} trainings."
+    moved = f"{'falls' if found.estimate <= 0 else 'rises'} by {abs(found.estimate):.2f} {unit_of(wanted)}"
+    says = f"Trained on other scenarios of the far families, {wanted.measure} there {moved} more than under neutral data (95 % interval of "
+    says += f"the fall {-found.high:.2f} to {-found.low:.2f}, over scenarios and families); it falls in {sum(one < 0 for one in each)} of "
+    says += f"{len(each)} trainings."
     passed = found.high < 0 and bool((each < 0).all())
     if not passed:
         says += " So it is not told from nothing, and a null could not be told from a measure that cannot move. "

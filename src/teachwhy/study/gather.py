@@ -105,6 +105,8 @@ def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
             where=str(run_dir),
             hint=_how_to_finish(run_dir),
         )
+    if str(_read_json(run_dir / REPORT).get("schema", "")).startswith("teachwhy.rules."):
+        raise UserError("this is a run of rules, not of a study", where=str(run_dir), hint=f"Its page is {run_dir / 'report.html'}.")
     spec = parse_record(StudySpec, read_yaml(run_dir / STUDY), where=str(run_dir / STUDY))
     report = parse_record(StudyReport, _read_json(run_dir / REPORT), where=str(run_dir / REPORT))
     plan = _read_json(run_dir / "plan.json")
