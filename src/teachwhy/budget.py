@@ -17,7 +17,7 @@ import anyio
 from pydantic import Field
 
 from teachwhy.errors import CAP_WORDS, CapReached, CellFailed, UserError
-from teachwhy.files import CARD, parse_record, read_card, read_yaml
+from teachwhy.files import CARD, parse_record, read_card, read_yaml, write_text
 from teachwhy.records import Record
 
 if TYPE_CHECKING:
@@ -77,9 +77,8 @@ class Limits(NamedTuple):
 
     def hold(self, spend: Spend) -> bool:
         """Whether this much is within them."""
-        return (self.tokens is None or spend.tokens <= self.tokens) and (
-            self.usd is None or spend.usd <= self.usd + 1e-9
-        )  # rounding of sums
+        within = self.tokens is None or spend.tokens <= self.tokens
+        return within and (self.usd is None or spend.usd <= self.usd + 1e-9)  # rounding of sums
 
 
 class Budget(NamedTuple):
@@ -107,11 +106,8 @@ def read_budget(models: list[str], *, max_tokens: int | None, max_usd: float | N
     hint = PRICES_HINT.format(model=models[0] if models else "openai/NAME")
     try:
         held = read_yaml(prices) if prices else {}
-    except UserError as error:
-        raise UserError(error.what, where=error.where, hint=hint) from error
-    if not isinstance(held, dict):
-        raise UserError("the file of prices holds no models", where=str(prices), hint=hint)
-    try:
+        if not isinstance(held, dict):
+            raise UserError("the file of prices holds no models", where=str(prices))
         known = {str(model): parse_record(Price, row, where=f"{prices}, {model}") for model, row in held.items()}
     except UserError as error:
         raise UserError(error.what, where=error.where, hint=hint) from error
@@ -146,17 +142,15 @@ class Call:
     def __init__(self, worst: Spend, price: Price | None) -> None:
         self.spend, self._price = worst, price
 
-    def took(self, usage: ModelUsage | None) -> None:
-        """What the model's side says; without it the worst stands."""
-        if usage is None:
+    def took(self, usage: ModelUsage | None, *, kept: bool = False) -> None:
+        """What the model's side says; without it the worst stands. kept: it came from answers that were kept, and so took nothing anew."""
+        if kept:
+            self.spend = NOTHING
+        if kept or usage is None:
             return
         cached = usage.input_tokens_cache_write or 0, usage.input_tokens_cache_read or 0
         usd = self._price.of(usage.input_tokens, usage.output_tokens, *cached) if self._price else 0.0
         self.spend = Spend(usage.total_tokens, usd)
-
-    def was_kept(self) -> None:
-        """It came from answers that were kept, and so took nothing anew."""
-        self.spend = Spend()
 
 
 class Cap:
@@ -228,9 +222,9 @@ def read_spent(path: Path) -> Spend:
     return Spend(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else Spend()
 
 
-def write_spent(spend: Spend) -> str:
-    """What such a file holds, or the `spend` of a card."""
-    return json.dumps(spend._asdict())
+def kept_cap(path: Path, limits: Limits, price: Price | None) -> Cap:
+    """A cap that goes on from such a file, and keeps it before and after every call."""
+    return Cap(limits, read_spent(path), lambda spend: write_text(path, json.dumps(spend._asdict())), price)
 
 
 def first_error(errors: Sequence[str]) -> str:

@@ -97,10 +97,7 @@ def text_reading() -> Solver:
         state.messages = ask_letter(state.messages, state.metadata["actions"])
         async with cap.call(most_tokens(_text_of(state.messages)), LETTER_TOKENS) as call:
             output = await get_model().generate(state.messages, config=GenerateConfig(max_tokens=LETTER_TOKENS, temperature=0.0))
-            if was_kept():
-                call.was_kept()
-            else:
-                call.took(output.usage)
+            call.took(output.usage, kept=was_kept())
         state.output = output
         state.store.set("letter", find_letter(output.completion, len(state.metadata["actions"])))
         return state

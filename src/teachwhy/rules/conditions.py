@@ -16,8 +16,6 @@ CONDITIONS: tuple[Condition, ...] = ("none", "bare", "filler", "reason", "always
 WRITTEN: tuple[Condition, ...] = ("bare", "filler", "reason", "always", "negated")
 PREFERRED: tuple[tuple[Condition, Condition], ...] = (("bare", "none"), ("reason", "bare"), ("reason", "filler"), ("bare", "negated"))
 """Contrasts of a preference that are shown; first less second."""
-ON_REQUEST: tuple[Condition, ...] = ("always", "negated", "tautology")
-"""Conditions of a replay that are asked for by name."""
 ALLOWED = 3
 """Tokens by which filler, reason and always may differ in length."""
 

@@ -87,7 +87,6 @@ exit "$STANDIN_CODE"
 """.replace("FILTERS", " ".join(sorted(FILTERS)))
 
 
-@cache
 def find_sandbox() -> str:
     """The path of bubblewrap, if it is there and works on this machine; else empty."""
     return _find()[0]

@@ -16,13 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
+from inspect_ai.model import ChatMessageUser
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from teachwhy.budget import most_tokens
-from teachwhy.files import derive_seed
-from teachwhy.models.roles import was_kept
 from teachwhy.records import Record
 from teachwhy.rules import replay
 from teachwhy.wording import function_words
@@ -100,16 +97,7 @@ def answer_question() -> Solver:
     """One call without tools."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001  # Inspect's form
-        text = "\n".join(message.text for message in state.messages)
-        async with replay.cap.call(most_tokens(text), MAX_NEW) as call:
-            seed = derive_seed(0, "recall", str(state.sample_id)) % 2**31
-            config = GenerateConfig(max_tokens=MAX_NEW, temperature=replay.TEMPERATURE, seed=seed)
-            state.output = await get_model().generate(state.messages, config=config)
-            if was_kept():
-                call.was_kept()
-            else:
-                call.took(state.output.usage)
-        return state
+        return await replay.ask_once(state, "recall", MAX_NEW)
 
     return solve
 
@@ -133,8 +121,7 @@ def read_recall(log: Any) -> list[Recall]:
     for sample in log.samples or []:
         score = next(iter(sample.scores.values()), None) if sample.scores and not sample.error else None
         about = {name: sample.metadata[name] for name in ("rule", "condition", "verdict")}
-        cut = bool(sample.output.choices) and sample.output.choices[0].stop_reason in ("max_tokens", "model_length")
-        named = None if score is None or (cut and not score.value) else bool(score.value)
+        named = None if score is None or (replay.was_cut(sample.output) and not score.value) else bool(score.value)
         found.append(Recall(**about, sample_id=str(sample.id), named=named, answer=str(score.answer) if score else ""))
     return found
 

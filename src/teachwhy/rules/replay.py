@@ -139,18 +139,24 @@ def next_step() -> Solver:
     """One call with the tools offered; nothing that it asks for is run."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001  # Inspect's form
-        text = "\n".join(message.text for message in state.messages)
-        async with cap.call(most_tokens(text) + most_tokens(TOOLS_TEXT), MAX_NEW) as call:
-            seed = derive_seed(0, "replay", str(state.sample_id)) % 2**31  # equal requests, as of `none` in all wordings, are drawn apart
-            config = GenerateConfig(max_tokens=MAX_NEW, temperature=TEMPERATURE, seed=seed)
-            state.output = await get_model().generate(state.messages, tools=TOOLS, tool_choice="auto", config=config)
-            if was_kept():
-                call.was_kept()
-            else:
-                call.took(state.output.usage)
-        return state
+        return await ask_once(state, "replay", MAX_NEW, TOOLS)
 
     return solve
+
+
+async def ask_once(state: TaskState, purpose: str, max_new: int, tools: Sequence[ToolInfo] = ()) -> TaskState:
+    """One call under the cap, with a seed of the sample's own: equal requests, as of `none` in all wordings, are drawn apart."""
+    text = "\n".join(message.text for message in state.messages)
+    async with cap.call(most_tokens(text) + (most_tokens(TOOLS_TEXT) if tools else 0), max_new) as call:
+        config = GenerateConfig(max_tokens=max_new, temperature=TEMPERATURE, seed=derive_seed(0, purpose, str(state.sample_id)) % 2**31)
+        state.output = await get_model().generate(state.messages, tools=list(tools), tool_choice="auto" if tools else None, config=config)
+        call.took(state.output.usage, kept=was_kept())
+    return state
+
+
+def was_cut(output: ModelOutput) -> bool:
+    """Whether it ended because there was no more room."""
+    return bool(output.choices) and output.choices[0].stop_reason in ("max_tokens", "model_length")
 
 
 MOST_LETTERS = 20_000
@@ -181,7 +187,6 @@ def rule_scorer() -> Scorer:
         first, second = read_step(check, step), read_again(check, step)
         third = await to_thread.run_sync(read_executed, check, step) if first.verdict != second.verdict else None
         judged = third if third and third.verdict != "not_applicable" else first
-        cut = bool(state.output.choices) and state.output.choices[0].stop_reason in ("max_tokens", "model_length")
         for listen in listeners:
             listen()
         return Score(
@@ -193,7 +198,7 @@ def rule_scorer() -> Scorer:
                 "second": second.verdict,
                 "third": third.verdict if third else "",
                 "acted": bool(step.bash),
-                "truncated": cut,
+                "truncated": was_cut(state.output),
             },
         )
 

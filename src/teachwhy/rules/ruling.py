@@ -116,10 +116,6 @@ def design_effect(counted: Counted) -> float:
     return max(1.0, clustered / counting)
 
 
-def _tail(z: float) -> float:
-    return 0.5 * math.erfc(z / math.sqrt(2))
-
-
 def pair_rates(counts: Mapping[str, Counted], first: str, second: str) -> Rates:
     """Two conditions over the histories that both have."""
     one, other = counts[first], counts[second]

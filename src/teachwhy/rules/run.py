@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from teachwhy.budget import SPENT, Budget, Cap, first_error, read_spent, spent_in, write_spent
+from teachwhy.budget import SPENT, Budget, Cap, first_error, kept_cap, spent_in
 from teachwhy.errors import CAP_WORDS, CapReached, UserError
 from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library_versions, now, publish, write_card, write_csv, write_text
 from teachwhy.models.roles import open_subject
@@ -310,7 +310,7 @@ def _asked(
     with publish(cell) as part, ExitStack() as after:
         part.mkdir(parents=True, exist_ok=True)
         limits = budget.limits.less(spent_in(folder / CELLS, but=part))
-        replay.cap = Cap(limits, read_spent(part / SPENT), lambda spend: write_text(part / SPENT, write_spent(spend)), budget.price(model))
+        replay.cap = kept_cap(part / SPENT, limits, budget.price(model))
         after.callback(setattr, replay, "cap", Cap())
         subject = open_subject(model)
         os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from teachwhy.budget import SPENT, UNLIMITED, Budget, Cap, first_error, read_spent, write_spent
+from teachwhy.budget import SPENT, UNLIMITED, Budget, Cap, first_error, kept_cap
 from teachwhy.errors import CAP_WORDS, CapReached, CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
 from teachwhy.models.roles import open_subject
@@ -131,7 +131,7 @@ def _capped(cell: Cell, path: Path, budget: Budget) -> Iterator[Cap]:
     if cell.source != "api":
         yield readings.cap
         return
-    readings.cap = Cap(budget.limits, read_spent(path), lambda spend: write_text(path, write_spent(spend)), budget.price(cell.model))
+    readings.cap = kept_cap(path, budget.limits, budget.price(cell.model))
     try:
         yield readings.cap
     finally:
