@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -143,21 +143,31 @@ def _names() -> dict[str, dict[str, list[str]]]:
 
 def slot_values(scenario: Scenario, slot: str) -> tuple[str, ...]:
     """All that may stand in a slot: its own values, or the half of a shipped list that the scenario's split draws from."""
-    choices = scenario.slots[slot]
-    half = _names()["train" if scenario.split in ("train", "oracle") else "evaluation"]
+    return _values(scenario.slots[slot], training=scenario.split in ("train", "oracle"))
+
+
+def _values(choices: tuple[str, ...] | str, *, training: bool) -> tuple[str, ...]:
+    half = _names()["train" if training else "evaluation"]
     return tuple(half[choices.removeprefix("@")]) if isinstance(choices, str) else choices
 
 
-def fill(scenario: Scenario, number: int) -> Filled:
-    """Fill `number` of a scenario. Values of one shipped list differ within a fill; training and evaluation draw
-    from disjoint halves of those lists."""
-    rng = random.Random(derive_seed(scenario.version, "fill", scenario.id, number))
+def draw_values(key: str, version: int, slots: Mapping[str, tuple[str, ...] | str], number: int, *, training: bool) -> dict[str, str]:
+    """Slot -> value in fill `number` of what has this id and version. Values of one shipped list differ within a fill; training and
+    evaluation draw from disjoint halves of those lists."""
+    rng = random.Random(derive_seed(version, "fill", key, number))
     values: dict[str, str] = {}
-    for slot in sorted(scenario.slots):
-        choices = slot_values(scenario, slot)
-        if isinstance(scenario.slots[slot], str):
+    for slot in sorted(slots):
+        choices = _values(slots[slot], training=training)
+        if isinstance(slots[slot], str):
             choices = tuple(name for name in choices if name not in values.values())
         values[slot] = rng.choice(choices)
+    return values
+
+
+def fill(scenario: Scenario, number: int) -> Filled:
+    """Fill `number` of a scenario."""
+    training = scenario.split in ("train", "oracle")
+    values = draw_values(scenario.id, scenario.version, scenario.slots, number, training=training)
     return Filled(scenario=scenario, fill=number, values=values)
 
 

@@ -1,0 +1,1 @@
+"""The simulated office: held in memory, one a sample, the same under the same calls."""
