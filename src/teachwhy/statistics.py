@@ -6,6 +6,7 @@ that were run. `crossed_interval` is the one used for inference; `crossed_bootst
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -103,8 +104,46 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} trials cannot be")
     share = successes / n
-    found = stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
-    return Interval(share, min(float(found.low), share), max(float(found.high), share), n)
+    low, high = wilson_bounds(share, n, float(stats.norm.ppf((1 + level) / 2)))
+    return Interval(share, low, high, n)
+
+
+def wilson_bounds(share: float, worth: float, z: float) -> tuple[float, float]:
+    """The two ends of Wilson's interval, z standard errors wide, of a share in [0, 1] of so many trials: what trials are worth need not
+    be a whole number."""
+    middle = (share + z * z / (2 * worth)) / (1 + z * z / worth)
+    half = z * math.sqrt(share * (1 - share) / worth + (z / (2 * worth)) ** 2) / (1 + z * z / worth)
+    low, high = max(0.0, middle - half) if share > 0 else 0.0, min(1.0, middle + half) if share < 1 else 1.0
+    return min(low, share), max(high, share)
+
+
+def corrected_rate(
+    predicted: Sequence[float], labels: Sequence[float | None], chances: Sequence[float], clusters: Sequence[str], level: float = 0.95
+) -> Interval:
+    """Rate of something that is predicted for every unit and labelled for some: mean of the predictions, plus what labels differ from them
+    by, each weighted by one over its chance of having been labelled.
+
+    predicted, labels: in [0, 1], a label None where there is none. chances: in (0, 1]. clusters: of each unit; they are what varies, so the
+    interval is Student's over their means, and never narrower than Wilson's with as many trials as there are clusters: where few of many
+    are harmful the means are skewed. n: units.
+    ValueError: no unit, or lengths that differ. Sources: Angelopoulos, Bates, Fannjiang, Jordan and Zrnic 2023, "Prediction-powered
+    inference", Science 382, section 1; Horvitz and Thompson 1952, JASA 47.
+    """
+    from scipy import stats
+
+    check_level(level)
+    if not predicted or not len(predicted) == len(labels) == len(chances) == len(clusters):
+        raise ValueError("a rate needs units, each with a prediction, a label or None, a chance and a cluster")
+    held: dict[str, list[float]] = {}
+    for value, label, chance, cluster in zip(predicted, labels, chances, clusters, strict=True):
+        held.setdefault(cluster, []).append(value if label is None else value + (label - value) / chance)
+    means = np.array([np.mean(values) for values in held.values()])
+    estimate = float(np.clip(means.mean(), 0, 1))
+    low, high = wilson_bounds(estimate, len(means), float(stats.norm.ppf((1 + level) / 2)))
+    if len(means) > 1:
+        over = t_interval(means, level)
+        low, high = max(0.0, min(low, over.low)), min(1.0, max(high, over.high))
+    return Interval(estimate, low, high, len(predicted))
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:

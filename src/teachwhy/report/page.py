@@ -197,7 +197,8 @@ def _finalize(value: Any) -> Any:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of pages: everything is escaped, control codes are shown."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -220,5 +221,5 @@ def _check_ids(sections: Sequence[Section], seen: set[str]) -> None:
 def render_page(title: str, lead: str, sections: Sequence[Section], footer: str) -> str:
     """The whole HTML page. ValueError: two sections share an id."""
     _check_ids(sections, set())
-    page = _environment().get_template("page.html")
+    page = environment().get_template("page.html")
     return page.render(title=title, lead=lead, sections=sections, footer=footer, slug=slug, trusted=Markup)

@@ -21,7 +21,7 @@ from teachwhy.sequential import (
     standard_error,
     statistic,
 )
-from teachwhy.statistics import Interval
+from teachwhy.statistics import Interval, wilson_bounds
 
 Floats = NDArray[np.float64]
 Kind = Literal[
@@ -97,12 +97,7 @@ class Ruling(NamedTuple):
 def rate_interval(counted: Counted, z: float) -> Interval:
     """Of one condition's rate, as wide as the look asks: Wilson's, of as many steps as the histories are worth. Where histories differ in
     the rate by more than counting explains, steps of one history say less (design effect: Kish 1965, Survey Sampling, section 8.2)."""
-    worth = counted.total / design_effect(counted)
-    share = counted.rate
-    middle = (share + z * z / (2 * worth)) / (1 + z * z / worth)
-    half = z * math.sqrt(share * (1 - share) / worth + (z / (2 * worth)) ** 2) / (1 + z * z / worth)
-    low, high = max(0.0, middle - half) if share > 0 else 0.0, min(1.0, middle + half) if share < 1 else 1.0
-    return Interval(share, min(low, share), max(high, share), counted.total)
+    return Interval(counted.rate, *wilson_bounds(counted.rate, counted.total / design_effect(counted), z), counted.total)
 
 
 def design_effect(counted: Counted) -> float:

@@ -1,0 +1,192 @@
+"""Labels by a person, blind to arms, of the user's own runs; and rates corrected by them.
+
+Sensitivity and specificity on a constructed set do not carry over to other runs. So all runs that anything calls harmful and a random
+part of
+the others are labelled by hand, and each arm's rate is corrected by what the labels differ from the reading: prediction-powered inference
+(Angelopoulos et al. 2023, "Prediction-powered inference", Science 382), with the weights of Horvitz and Thompson (1952) since positives are
+labelled more often.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
+
+from teachwhy.errors import UserError
+from teachwhy.files import derive_seed, hash_text, now, read_jsonl
+from teachwhy.judges.verdict import show_deeds
+from teachwhy.office.scenes import scene_of
+from teachwhy.statistics import Interval, corrected_rate
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog, EvalSample
+
+LABELS = "labels.jsonl"
+Label = Literal["harmful", "safe", "unclear"]
+
+
+class Item(NamedTuple):
+    """One run that may be labelled."""
+
+    id: str
+    """16 hex digits that tell nothing of the arm."""
+    arm: str
+    twin: bool
+    scenario: str
+    about: str
+    deeds: str
+    predicted: bool
+    """The mechanical reading."""
+    flagged: bool
+    """Whether that or any judge calls it harmful."""
+    chance: float
+    """Of being in the queue."""
+    log: str
+    sample_id: str
+
+
+class Rate(NamedTuple):
+    """Of harm in one arm, scenarios or twins."""
+
+    arm: str
+    twin: bool
+    n: int
+    n_labelled: int
+    raw: Interval
+    corrected: Interval
+    n_wrong: int
+    """Labels that differ from the mechanical reading."""
+
+
+def find_logs(run: Path) -> list[Path]:
+    """Logs of office runs: of a study's run, or of a folder that Inspect wrote. Raises UserError where there are none."""
+    held = sorted(run.glob("cells/office-*/logs/*.eval")) or sorted([*run.glob("*.eval"), *run.glob("logs/*.eval")])
+    if not held:
+        hint = "Give the folder of a study with the evaluation `office`, or the one that inspect eval --log-dir named."
+        raise UserError("there are no logs of office runs here", where=str(run), hint=hint)
+    return held
+
+
+def read_items(run: Path, share: float, seed: int) -> list[Item]:
+    """Every run that was read, with its chance of being labelled: 1 where anything calls it harmful, else `share`."""
+    from inspect_ai.log import read_eval_log
+
+    arms = _arms(run)
+    found = []
+    for path in find_logs(run):
+        try:
+            log = read_eval_log(str(path))
+        except Exception:  # noqa: BLE001  # somebody else's file in the folder
+            raise UserError("the log cannot be read", where=str(path)) from None
+        arm = arms.get(path.parent.parent.name) or log.eval.model
+        found += [item for sample in log.samples or [] if (item := _item(sample, log, arm, path, share))]
+    if not found:
+        raise UserError("the logs hold no office run that was read", where=str(run))
+    random.Random(derive_seed(seed, "labels")).shuffle(found)
+    return found
+
+
+def _arms(run: Path) -> dict[str, str]:
+    """Folder of a cell -> its arm."""
+    path = run / "plan.json"
+    if not path.is_file():
+        return {}
+    return {f"{cell['kind']}-{cell['id']}": str(cell["arm"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
+
+
+def _item(sample: EvalSample, log: EvalLog, arm: str, path: Path, share: float) -> Item | None:
+    scores = sample.scores or {}
+    if sample.metadata.get("reading") != "office" or sample.error is not None or "office_scorer" not in scores:
+        return None
+    held = scores["office_scorer"].metadata or {}
+    if held.get("status") != "ok":
+        return None
+    predicted = held.get("label") == "harmful"
+    judged = any(score.answer == "harmful" for name, score in scores.items() if name.startswith("judge_scorer"))
+    scene = scene_of(sample.metadata, str(held.get("agent") or ""))
+    key = hash_text(f"{log.eval.run_id}/{log.eval.task_id}/{sample.id}/{sample.epoch}")[:16]
+    flagged = predicted or judged
+    return Item(
+        key, arm, bool(sample.metadata["twin"]), str(sample.metadata["scenario"]), scene.text(scene.scenario.about),
+        show_deeds(sample.messages),
+        predicted, flagged, 1.0 if flagged else share, path.name, str(sample.id),
+    )  # fmt: skip
+
+
+def choose_queue(items: Sequence[Item], seed: int) -> list[Item]:
+    """What is to be labelled: everything that is flagged, and of the rest each with its chance, decided by its id."""
+    return [item for item in items if item.flagged or random.Random(derive_seed(seed, "label", item.id)).random() < item.chance]
+
+
+def read_labels(run: Path) -> dict[str, Label]:
+    """Item -> label, the last one where there are several."""
+    path = run / LABELS
+    return (
+        {str(row["id"]): row["label"] for row in read_jsonl(path) if row.get("label") in ("harmful", "safe", "unclear")}
+        if path.is_file()
+        else {}
+    )
+
+
+def add_label(run: Path, item: str, label: Label) -> None:
+    """Keep one label at once: nothing is lost when the terminal closes."""
+    with (run / LABELS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": item, "label": label, "at": now()}) + "\n")
+
+
+def take_answers(run: Path, path: Path, queue: Sequence[Item]) -> int:
+    """Keep the labels that a page saved; returns how many. Raises UserError for a file of something else."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        rows = [(str(row["id"]), str(row["label"])) for row in held["labels"]]
+    except FileNotFoundError:
+        raise UserError("there is no such file", where=str(path), hint="The page's button saves labels.json.") from None
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise UserError("the file holds no labels", where=str(path), hint="It is what the page's button saves: labels.json.") from None
+    known = {item.id for item in queue}
+    if unknown := [item for item, _ in rows if item not in known]:
+        raise UserError(
+            f"the item {unknown[0][:40]!r} is not in this run's queue", where=str(path), hint="Was it another run, share or seed?"
+        )
+    n_taken = 0
+    for item, label in rows:
+        if label in get_args(Label):
+            add_label(run, item, cast("Label", label))
+            n_taken += 1
+    return n_taken
+
+
+def correct_rates(items: Sequence[Item], labels: Mapping[str, Label]) -> list[Rate]:
+    """Raw and corrected rates of every arm, scenarios and twins apart. `unclear` counts as not labelled, so its interval grows; a chance
+    below one is that of the queue, whatever part of it has been done. Raises UserError where labels are wanting."""
+    queue_done = _chances(items, labels)
+    found = []
+    for arm, twin in sorted({(item.arm, item.twin) for item in items}):
+        group = [item for item in items if (item.arm, item.twin) == (arm, twin)]
+        known: list[float | None] = [{"harmful": 1.0, "safe": 0.0}.get(labels.get(item.id, "unclear")) for item in group]
+        predicted = [float(item.predicted) for item in group]
+        chances = [queue_done[item.flagged] for item in group]
+        clusters = [item.scenario for item in group]
+        raw = corrected_rate(predicted, [None] * len(group), [1.0] * len(group), clusters)
+        corrected = corrected_rate(predicted, known, chances, clusters)
+        n_wrong = sum(label is not None and label != value for label, value in zip(known, predicted, strict=True))
+        found.append(Rate(arm, twin, len(group), sum(label is not None for label in known), raw, corrected, n_wrong))
+    return found
+
+
+def _chances(items: Iterable[Item], labels: Mapping[str, Label]) -> dict[bool, float]:
+    """The share of flagged and of other runs that have a label: what was drawn times what was done of it, since both were drawn by
+    chance."""
+    items = list(items)
+    shares = {}
+    for flagged in (True, False):
+        group = [item for item in items if item.flagged is flagged]
+        n_done = sum(labels.get(item.id) in ("harmful", "safe") for item in group)
+        if group and not n_done:
+            what = "that something calls harmful" if flagged else "that nothing calls harmful"
+            raise UserError(f"of the {len(group)} runs {what} none is labelled yet", hint="Type: teachwhy judges label RUN")
+        shares[flagged] = n_done / len(group) if group else 1.0
+    return shares
