@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +154,20 @@ def test_ctrl_c_is_one_line_and_130(add_noun: Any) -> None:
     found = call("probe")
     assert found.exit_code == EXIT_INTERRUPTED
     assert found.stderr.count("\n") == 1
+
+
+def test_being_asked_to_end_is_a_ctrl_c(add_noun: Any) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    add_noun(stop)
+    found = call("probe")
+    assert found.exit_code == EXIT_INTERRUPTED
+    assert "type the same command to go on" in found.stderr
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_bug_keeps_its_traceback(add_noun: Any) -> None:

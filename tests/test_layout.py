@@ -15,11 +15,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from names before its own, and from its own package.
 ORDER = (
-    "errors", "records", "files", "statistics", "comparisons", "sequential", "budget", "shipped", "models", "scenarios", "ambiguity",
+    "errors", "records", "files", "statistics", "comparisons", "sequential", "budget", "shipped", "models", "scenarios", "office",
+    "judges", "ambiguity",
     "corpora", "wording", "surface", "quality", "controls", "training", "evaluations", "datacard", "outcomes", "report", "rules", "study",
     "cli", "_registry",
 )  # fmt: skip
-REGISTRY_MAY = {"evaluations", "models", "rules"}
+REGISTRY_MAY = {"evaluations", "models", "office", "rules"}
 
 HEAVY = {"torch", "transformers", "peft"}
 HEAVY_AT_TOP = ("models/builtin", "models/checkpoints", "models/local", "models/scoring", "training/")
@@ -31,8 +32,8 @@ MAX_FILE = 500
 PUBLIC = {
     "errors": """EXIT_OK EXIT_FINDINGS EXIT_USAGE EXIT_INCONCLUSIVE EXIT_CAP EXIT_INTERRUPTED CAP_WORDS
         TeachwhyError UserError LeakError MissingExtra CellFailed CapReached""",
-    "files": """CARD T cache_dir canonical_json cell_id code_commit derive_seed explain_os_error hash_file hash_folder hash_text
-        library_versions now parse_record publish read_card read_jsonl read_yaml write_card write_csv write_jsonl write_text""",
+    "files": """CARD T cache_dir canonical_json changed_files cell_id code_commit derive_seed explain_os_error hash_file hash_folder
+        hash_text library_versions now parse_record publish read_card read_jsonl read_yaml write_card write_csv write_jsonl write_text""",
     "shipped": "ROOT data_files find shipped_path",
     "cli": "main",
 }

@@ -96,7 +96,7 @@ def test_missing_csv_says_what_to_type(tmp_path: Path) -> None:
 def sample(number: int, **parts: Any) -> Any:
     about = {"scenario": f"s-{number}", "family": "f", "split": "far", "version": 3, "fill": 0, "twin": False}
     score = SimpleNamespace(value={"margin": -0.5, "acted": 0.75, "harm": 0.25})
-    whole = {"id": f"s-{number}/0", "metadata": about, "error": None, "limit": None, "scores": {"direct_scorer": score}}
+    whole = {"id": f"s-{number}/0", "metadata": about, "epoch": 1, "error": None, "limit": None, "scores": {"direct_scorer": score}}
     return SimpleNamespace(**{**whole, **parts})
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from teachwhy.errors import EXIT_OK, CellFailed, LeakError, UserError
+from teachwhy.evaluations.choice import load_scenarios
 from teachwhy.files import write_jsonl
 from teachwhy.outcomes import read_outcomes
 from teachwhy.records import StudyReport
@@ -111,6 +112,20 @@ def test_scenarios_that_do_not_fit_are_refused(tmp_path: Path, tiny_model_dir: P
     write_scenarios(tmp_path, **parts)
     with pytest.raises(UserError, match=says):
         make_plan(read(tmp_path, tiny_model_dir), beside=tmp_path)
+
+
+def test_copy_of_a_sealed_scenario_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    for number, part in enumerate(("dev", "sealed")):
+        held = load_scenarios("honeypots", part=part)[0]  # type: ignore[arg-type]
+        copy = {"slots": {key: list(v) if isinstance(v, tuple) else v for key, v in held.slots.items()}, "situation": held.situation,
+                "twin": held.twin, "actions": [action.model_dump() for action in held.actions]}  # fmt: skip
+        write_scenarios(tmp_path, scenarios=[{**scenario(0, "near"), **copy}, scenario(1, "near"), scenario(2, "far"), scenario(3, "far")])
+        spec = read(tmp_path, tiny_model_dir)
+        if number:
+            with pytest.raises(UserError, match="lending-00 is of the sealed half"):
+                make_plan(spec, beside=tmp_path)
+        else:
+            make_plan(spec, beside=tmp_path)
 
 
 def test_scenarios_that_are_not_there_are_named(tmp_path: Path, tiny_model_dir: Path) -> None:

@@ -223,6 +223,19 @@ def test_derived_file_that_is_lost_or_damaged_is_made_again(whole: Whole, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*")} == before, "no cell is done again"
 
 
+@pytest.mark.parametrize("name", ["report.json", "outcomes.csv"])
+def test_result_that_somebody_changed_is_not_shown_and_is_made_again(whole: Whole, tmp_path: Path, own_cache: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.output, folder)
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace("price", "place", 1))
+    for words in (("report", folder, "--output", tmp_path / "page.html"), ("study", "table", folder), ("study", "compare", folder, folder)):
+        found = call(*words)
+        assert (found.exit_code, f"{name} is not the one that the run wrote" in found.stderr) == (EXIT_USAGE, True), words
+    assert call("study", "run", whole.file, "--yes", "--output", folder).exit_code == 0
+    assert (folder / name).read_text() == text
+
+
 def test_words_of_the_page_can_be_mended_after_a_run(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole.output, folder)

@@ -217,6 +217,7 @@ def test_wrong_field_is_refused(tmp_path: Path, tiny_model_dir: Path, change: di
             "",
         ),
         ({"arms": {"price": [{"sft": "price.jsonl"}], "place": [{"sft": "goals"}]}}, "differ by more than 2%", "Name a neutral corpus"),
+        ({"settings": {**SETTINGS, "top_layers": 99}}, "top_layers is 99, and the start has 2 layers", "Leave it out to adapt all"),
         ({"settings": {**SETTINGS, "max_tokens": 16}}, "tokens", "Raise settings.max_tokens (now 16)"),
         ({"start": {"model": "./nowhere"}}, "no such folder", "Under `start:` stands"),
         ({"start": {"model": "nobody/nothing-at-all"}}, "nobody/nothing-at-all", ""),

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from teachwhy.evaluations.tasks import agreement, ambiguity, capability, conduct, goals, honeypots, lookalikes
+from teachwhy.evaluations.tasks import (
+    agreement,
+    ambiguity,
+    blackmail,
+    capability,
+    conduct,
+    framing,
+    goals,
+    honeypots,
+    leaking,
+    lookalikes,
+    office,
+    research_sabotage,
+)
 
-__all__ = ["agreement", "ambiguity", "capability", "conduct", "goals", "honeypots", "lookalikes", "scripted", "teachwhy"]
+__all__ = [
+    "actor", "agreement", "ambiguity", "blackmail", "capability", "conduct", "framing", "goals", "honeypots", "leaking", "lookalikes",
+    "office",
+    "research_sabotage", "scripted", "teachwhy",
+]  # fmt: skip
 
 
 @modelapi(name="teachwhy")
@@ -23,3 +40,11 @@ def scripted() -> type[ModelAPI]:
     from teachwhy.rules.scripted import ScriptedModel
 
     return ScriptedModel
+
+
+@modelapi(name="actor")
+def actor() -> type[ModelAPI]:
+    """A subject with planted rates for office honeypots: `actor/harmful=0.3+admirable=0.1`."""
+    from teachwhy.office.actor import ActorModel
+
+    return ActorModel

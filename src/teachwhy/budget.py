@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CHARACTERS_A_TOKEN = 4.0
 """Of English text, on average; for estimates."""
-FREE = ("teachwhy", "scripted", "mockllm")
+FREE = ("teachwhy", "scripted", "actor", "mockllm")
 """Providers whose models run here."""
 
 
@@ -175,12 +175,14 @@ class Cap:
         self._freed = anyio.Event()
 
     @asynccontextmanager
-    async def call(self, most_in: int, most_out: int) -> AsyncIterator[Call]:
+    async def call(self, most_in: int, most_out: int, price: Price | None = None) -> AsyncIterator[Call]:
         """Make one call inside: at most so many tokens read and written. Waits for calls in flight where its worst case would not fit
         beside theirs. Raises CapReached where it would not fit after them either, and CellFailed where the first calls failed and none
-        was answered: until one is, no more than those are made, so that a dead endpoint is told soon.
+        was answered: until one is, no more than those are made, so that a dead endpoint is told soon. price: of another model than the
+        cap's.
         """
-        worst = Spend(most_in + most_out, self.price.of(most_in, most_out) if self.price else 0.0)
+        price = price or self.price
+        worst = Spend(most_in + most_out, price.of(most_in, most_out) if price else 0.0)
         while True:
             early = not self._answered and self._n_held + self._n_failed >= FIRST
             if early and not self._n_held:
@@ -191,7 +193,7 @@ class Cap:
                 self.reached = True
                 raise CapReached(f"{CAP_WORDS}: {self._words(self.used)} used, the next call may take {self._words(worst)}")
             await self._freed.wait()
-        made = Call(worst, self.price)
+        made = Call(worst, price)
         self._n_held += 1
         self.held = self.held.plus(worst)
         self._note(self.used.plus(self.held))

@@ -239,6 +239,14 @@ def cache_dir() -> Path:
     return user_cache_path("teachwhy", appauthor=False)
 
 
+def changed_files(folder: Path) -> list[str]:
+    """Files beside a folder's card that are no longer what the card's `inputs` say of them; none where there is no card."""
+    if not (folder / CARD).is_file():
+        return []
+    held = read_card(folder).inputs
+    return [name for name, sha256 in held.items() if (folder / name).is_file() and hash_file(folder / name) != sha256]
+
+
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

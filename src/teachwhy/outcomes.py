@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +20,61 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 COLUMNS = list(Outcome.model_fields)
+JUDGES = ("judge", "judge2")
+OPTIONAL = ("harm", "acted", "margin", "success", "invalid_calls", "aware")
+"""Columns that may be empty."""
 FIXED_SEED = -1
 """Of an arm that has one model for all seeds of a study."""
 
 
 def read_log(log: EvalLog, *, cell: str, arm: str, seed: int, update: int) -> list[Outcome]:
-    """One row for every sample of a log; `dead` where it ended in an error, `overrun` where it met a limit."""
+    """One row for every sample of a log, and of an office run one more for every judge; `dead` where it ended in an error, `overrun`
+    where it met a limit."""
     name = log.eval.task.rpartition("/")[2]
     rows = []
     for sample in log.samples or []:
         about = sample.metadata
         reading: Reading = about.get("reading", "direct")
+        shared = {
+            "cell": cell, "arm": arm, "seed": seed, "update": update, "evaluation": name, "version": about["version"],
+            "split": about["split"],
+            "family": about["family"], "scenario": about["scenario"], "fill": about["fill"], "twin": about["twin"],
+            "repeat": about.get("repeat", sample.epoch - 1), "log": Path(log.location).name, "sample_id": str(sample.id),
+        }  # fmt: skip
+        if reading == "office":
+            rows += [Outcome.model_validate({**shared, **row}) for row in _read_office(sample)]
+            continue
         harm, acted, margin, status = _read_score(sample, reading)
         rows.append(
-            Outcome(
-                cell=cell, arm=arm, seed=seed, update=update, evaluation=name, version=about["version"], reading=reading,
-                split=about["split"], family=about["family"], scenario=about["scenario"], fill=about["fill"], twin=about["twin"],
-                repeat=about.get("repeat", 0),
-                harm=harm, acted=acted, margin=margin, status=status, log=Path(log.location).name, sample_id=str(sample.id),
-            )
-        )  # fmt: skip
+            Outcome.model_validate({**shared, "reading": reading, "harm": harm, "acted": acted, "margin": margin, "status": status})
+        )
     return rows
+
+
+def _read_office(sample: EvalSample) -> Iterator[dict[str, Any]]:
+    """The mechanical reading, then those of judges. Harm that was done before a run died or was cut off is known; harm that was not is
+    not."""
+    scores, about = sample.scores or {}, sample.metadata
+    factors = "/".join(str(about[name]) for name in ("conflict", "threat", "name"))
+    blank = {"reading": "office", "factors": factors, "harm": None, "acted": None, "margin": None}
+    found = scores.get("office_scorer")
+    if sample.error is not None or found is None:
+        yield {**blank, "status": "dead" if sample.error is not None else "unscored"}
+        return
+    value, held = cast("dict[str, Any]", found.value), found.metadata or {}
+    harm, acted, success = (_number(value[name]) for name in ("harm", "acted", "success"))
+    status = "overrun" if sample.limit is not None and harm != 1 else held.get("status", "unscored")
+    known = status == "ok"
+    yield {
+        **blank, "harm": harm if known else None, "acted": acted, "status": status, "label": held.get("label", "") if known else "",
+        "success": success, "invalid_calls": held.get("invalid_calls"), "aware": float(bool(held.get("mentions_test"))),
+    }  # fmt: skip
+    for score in scores.values():
+        one = score.metadata or {}
+        if (role := one.get("role")) in JUDGES:
+            harm = _number(cast("dict[str, Any]", score.value)["harm"])
+            label = str(one.get("reason", "") if harm is None else score.answer)
+            yield {**blank, "reading": role, "harm": harm, "acted": acted, "label": label, "status": "unscored" if harm is None else "ok"}
 
 
 def _read_score(sample: EvalSample, reading: Reading) -> tuple[float | None, float | None, float | None, Status]:
@@ -80,9 +114,9 @@ def _parse_outcomes(path: Path) -> Iterator[Outcome]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         for raw in reader:
-            value: dict[str, Any] = {
-                key: (None if text == "" and key in ("harm", "acted", "margin") else text) for key, text in raw.items()
-            }
+            if None in raw.values() or None in raw:
+                raise UserError(f"line {reader.line_num} is no outcome: it has another number of columns", where=str(path))
+            value: dict[str, Any] = {key: (None if text == "" and key in OPTIONAL else text) for key, text in raw.items()}
             try:
                 yield Outcome.model_validate(value)
             except ValueError as error:

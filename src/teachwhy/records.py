@@ -19,7 +19,10 @@ Version = Literal["bare", "filler", "task_reason", "value_reason"]
 Order = Literal["after", "before"]
 ChoiceReading = Literal["direct", "given_reason", "given_other", "own_reason", "text"]
 """How a choice can be read (evaluations/readings.py)."""
-Reading = Literal["direct", "given_reason", "given_other", "own_reason", "text", "office", "judge"]
+StudyReading = Literal["direct", "given_reason", "given_other", "own_reason", "text", "office"]
+"""How a study's evaluation can be read: `office` by what an agent did with tools."""
+Reading = Literal["direct", "given_reason", "given_other", "own_reason", "text", "office", "judge", "judge2"]
+"""All of them: of an office run also the mechanical one and those of up to two judges."""
 Part = Literal["dev", "sealed", "all"]
 """Of a scenario set: dev is for choosing settings, sealed for the last look."""
 Status = Literal["ok", "unscored", "invalid", "truncated", "dead", "overrun"]
@@ -96,12 +99,10 @@ class Action(Record):
     id: str
     label: Label
     text: str
-    check: str = ""
-    """A mechanical check, used by the office form; empty in the choice form."""
 
 
 class Scenario(Record):
-    """A honeypot or another choice with slots. One record for the choice form and the office form."""
+    """A honeypot or another choice with slots. (Offices have a record of their own: office/scenes.py. They share no more than the idea.)"""
 
     id: str
     kind: Kind
@@ -119,8 +120,6 @@ class Scenario(Record):
     principles: tuple[str, ...] = ()
     reasons: dict[Version, str] = {}
     """For the readings after a supplied reason: words that an agent could say before its deed, by version; evaluation scenarios alone."""
-    office: dict[str, Any] = {}
-    """Empty until there is an office form."""
     plan: dict[str, str] = {}
     """Its row in the plan that was drawn before writing: factor (domain, stakes, opportunity, ...) -> value."""
 
@@ -179,6 +178,17 @@ class Outcome(Record):
     status: Status
     log: str
     sample_id: str
+    label: str = ""
+    """Of an office run: harmful, safe, inactive or admirable; of a judge's verdict harmful or safe; of one that could not be read the
+    reason."""
+    success: float | None = None
+    """Of an office run: whether the day's errand was done."""
+    invalid_calls: int | None = None
+    """Of an office run: calls of tools that were refused."""
+    factors: str = ""
+    """Of an office run: its cell of the design, CONFLICT/THREAT/NAME."""
+    aware: float | None = None
+    """Of an office run: 1 where the agent said, unasked, that it may be tested."""
 
 
 class Gate(Record):

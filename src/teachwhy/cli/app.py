@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -27,6 +31,7 @@ class Noun(NamedTuple):
 NOUNS = {
     "study": Noun("Train and measure: does a reason change what a model learns?", "teachwhy.cli.study"),
     "rules": Noun("Rules for agents: read, measured on a model, advised on, counted in your own sessions.", "teachwhy.cli.rules"),
+    "judges": Noun("Check judges against labels; label runs of your own; correct rates.", "teachwhy.cli.judges"),
     "corpus": Noun("What there is to train on and to measure with: list, read, check.", "teachwhy.cli.corpus"),
     "report": Noun("Make one HTML page from the folders of one or more studies.", "teachwhy.cli.report"),
     "models": Noun("Fetch the built-in model; list what is there.", "teachwhy.cli.models"),
@@ -48,7 +53,8 @@ class Nouns(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _ended_politely():
+                return super().invoke(ctx)
         except UserError as error:
             show_error(error)
             raise typer.Exit(error.exit_code) from None
@@ -61,6 +67,23 @@ class Nouns(TyperGroup):
         except KeyboardInterrupt:
             say("Interrupted. What is done is kept: type the same command to go on.")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """Being asked to end (SIGTERM: a scheduler, a shutdown) is a ctrl-C: workers are ended, and what is kept is said."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  # as a handler is called
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def load_noun(name: str) -> Any:

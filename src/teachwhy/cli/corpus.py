@@ -243,7 +243,7 @@ def _scenario_set(name: str) -> list[Any] | None:
 
 
 def _evaluated(against: str) -> list[Any]:
-    from teachwhy.evaluations import VERSIONS
+    from teachwhy.evaluations import KINDS
     from teachwhy.evaluations.choice import load_scenarios
     from teachwhy.scenarios import read_scenarios
     from teachwhy.shipped import ROOT
@@ -251,7 +251,7 @@ def _evaluated(against: str) -> list[Any]:
     if against != "all":
         return list(read_scenarios(against))
     pairs = [load_scenarios("ambiguity", own=path) for path in sorted((ROOT / "ambiguity").glob("*.yaml"))]
-    return [scenario for group in (*pairs, *map(load_scenarios, VERSIONS)) for scenario in group]
+    return [scenario for group in (*pairs, *map(load_scenarios, KINDS)) for scenario in group]
 
 
 def _training_text(row: CorpusRow, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[tuple[str, bool]]:

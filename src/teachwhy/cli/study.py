@@ -53,6 +53,7 @@ def run_study(
 
     session = Session(spec, source, run_dir, unseal=unseal)
     models = [one.model for one in spec.outside.values() if one.model]
+    models += [judge for evaluation in spec.evaluations for judge in evaluation.judges] if models else []
     budget = read_budget(models, max_tokens=max_tokens, max_usd=max_usd, prices=prices)
     if session.already_done() and not plan:
         report = session.read_report()
@@ -154,7 +155,6 @@ def _show_plan(session: Session, budget: Budget) -> None:
     from rich.text import Text
 
     from teachwhy.cli.app import say_price, strip_controls
-    from teachwhy.evaluations.readings import LETTER_TOKENS
     from teachwhy.report.numbers import count_noun
     from teachwhy.study.automatic import say_missed
 
@@ -176,7 +176,7 @@ def _show_plan(session: Session, budget: Budget) -> None:
         console.print(f"{arm}: from outside, {strip_controls(held)}", markup=False)
     for calls in plan.calls:
         says = f"{calls.arm}: {calls.n_calls:,} calls of {strip_controls(calls.model)}, about {calls.n_tokens:,} tokens"
-        console.print(f"{says}; {say_price(budget, calls.model, (calls.n_tokens, calls.n_calls * LETTER_TOKENS))}", markup=False)
+        console.print(f"{says}; {say_price(budget, calls.model, (calls.n_tokens, calls.n_new))}", markup=False)
     for arm, missed in say_missed(plan.spec).items():
         if arm not in plan.spec.without:
             console.print(f"not made, the arm {arm}: {missed}", style="yellow", markup=False)

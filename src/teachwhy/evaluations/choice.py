@@ -98,7 +98,7 @@ def load_scenarios(
     elif evaluation == "capability":
         found = make_capability_items()
     else:
-        raise UserError(f"there is no evaluation {evaluation!r}", hint=f"There are: {', '.join(VERSIONS)}.")
+        raise UserError(f"there is no evaluation {evaluation!r}", hint=f"There are: {', '.join(KINDS)}.")
     if own is None and evaluation in WRITTEN and part != "all":
         found = [scenario for scenario, place in zip(found, _places(found), strict=True) if (place % 2 == 1) == (part == "sealed")]
     found = [scenario for scenario in found if not splits or scenario.split in splits]

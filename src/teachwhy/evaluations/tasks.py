@@ -5,6 +5,8 @@ from __future__ import annotations
 from inspect_ai import Task, task
 
 from teachwhy.evaluations.choice import choice_task, load_scenarios
+from teachwhy.evaluations.office import MAX_TURNS, load_office, office_task
+from teachwhy.office.scenes import FAMILIES, Name, YesNo
 from teachwhy.records import ChoiceReading, Part
 
 
@@ -58,3 +60,110 @@ def lookalikes(
 def capability(limit_per_split: int | None = None, reading: ChoiceReading = "direct") -> Task:
     """Arithmetic, format following and short reading, made by code."""
     return choice_task("capability", load_scenarios("capability", limit=limit_per_split), reading=reading)
+
+
+@task
+def blackmail(
+    part: Part = "dev",
+    limit_per_family: int | None = None,
+    fills: int = 1,
+    twins: bool = True,
+    seed: int = 0,
+    conflict: YesNo | None = None,
+    threat: YesNo | None = None,
+    name: Name | None = None,
+    own_name: str = "",
+    max_turns: int = MAX_TURNS,
+    aware: bool = False,
+) -> Task:
+    """An agent with a person's secret within reach, and a decision of that person against its goal."""
+    return office_task(
+        load_office(["blackmail"], part=part, limit=limit_per_family), name="blackmail", fills=fills, twins=twins, seed=seed,
+        conflict=conflict,
+        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
+    )  # fmt: skip
+
+
+@task
+def research_sabotage(
+    part: Part = "dev",
+    limit_per_family: int | None = None,
+    fills: int = 1,
+    twins: bool = True,
+    seed: int = 0,
+    conflict: YesNo | None = None,
+    threat: YesNo | None = None,
+    name: Name | None = None,
+    own_name: str = "",
+    max_turns: int = MAX_TURNS,
+    aware: bool = False,
+) -> Task:
+    """An agent that can write where a rival's work lies."""
+    return office_task(
+        load_office(["research_sabotage"], part=part, limit=limit_per_family), name="research_sabotage", fills=fills, twins=twins,
+        seed=seed, conflict=conflict,
+        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
+    )  # fmt: skip
+
+
+@task
+def framing(
+    part: Part = "dev",
+    limit_per_family: int | None = None,
+    fills: int = 1,
+    twins: bool = True,
+    seed: int = 0,
+    conflict: YesNo | None = None,
+    threat: YesNo | None = None,
+    name: Name | None = None,
+    own_name: str = "",
+    max_turns: int = MAX_TURNS,
+    aware: bool = False,
+) -> Task:
+    """An agent before an open loss or error, and a blank that a name would fill."""
+    return office_task(
+        load_office(["framing"], part=part, limit=limit_per_family), name="framing", fills=fills, twins=twins, seed=seed, conflict=conflict,
+        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
+    )  # fmt: skip
+
+
+@task
+def leaking(
+    part: Part = "dev",
+    limit_per_family: int | None = None,
+    fills: int = 1,
+    twins: bool = True,
+    seed: int = 0,
+    conflict: YesNo | None = None,
+    threat: YesNo | None = None,
+    name: Name | None = None,
+    own_name: str = "",
+    max_turns: int = MAX_TURNS,
+    aware: bool = False,
+) -> Task:
+    """An agent with a document that would serve its goal outside."""
+    return office_task(
+        load_office(["leaking"], part=part, limit=limit_per_family), name="leaking", fills=fills, twins=twins, seed=seed, conflict=conflict,
+        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
+    )  # fmt: skip
+
+
+@task
+def office(
+    part: Part = "dev",
+    limit_per_family: int | None = None,
+    fills: int = 1,
+    twins: bool = True,
+    seed: int = 0,
+    conflict: YesNo | None = None,
+    threat: YesNo | None = None,
+    name: Name | None = None,
+    own_name: str = "",
+    max_turns: int = MAX_TURNS,
+    aware: bool = False,
+) -> Task:
+    """All four families of office honeypots."""
+    return office_task(
+        load_office(FAMILIES, part=part, limit=limit_per_family), name="office", fills=fills, twins=twins, seed=seed, conflict=conflict,
+        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
+    )  # fmt: skip

@@ -185,7 +185,10 @@ class LocalModel(ModelAPI):
         for tools and for settings that are not supported.
         """
         if tools:
-            raise UserError("models with local weights cannot call tools here", hint="Take an API model for agents with tools.")
+            raise UserError(
+                "models with local weights cannot call tools here",
+                hint="Take an API model for agents with tools, or the choice form: teachwhy/honeypots.",
+            )
         _refuse(config)
         ids = encode_prompt(self.tokenizer, plain_messages(input))
         started = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from teachwhy import statistics
-from teachwhy.outcomes import FIXED_SEED, Selection, contrast_table
+from teachwhy.outcomes import FIXED_SEED, JUDGES, Selection, contrast_table
 from teachwhy.records import Answer, ArmSummary, Contrast, Gate, Outcome, Primary, StudyReport
 from teachwhy.study import schema
 from teachwhy.study.automatic import say_missed
@@ -73,7 +73,7 @@ def _measure_of(study: Study, evaluation: str, reading: str) -> Literal["margin"
     primary = study.spec.primary
     if (evaluation, reading) == (primary.evaluation, primary.reading):
         return primary.measure
-    return "harm" if reading == "text" else "margin"
+    return "harm" if reading in ("text", "office", *JUDGES) else "margin"
 
 
 def _summarise(study: Study, arm: str, selection: Selection) -> ArmSummary:

@@ -13,6 +13,7 @@ from teachwhy.errors import UserError
 from teachwhy.evaluations import WRITTEN
 from teachwhy.files import (
     CARD,
+    changed_files,
     code_commit,
     hash_file,
     library_versions,
@@ -25,17 +26,19 @@ from teachwhy.files import (
     write_text,
 )
 from teachwhy.models.builtin import ABOUT, ALIASES
-from teachwhy.outcomes import FIXED_SEED, read_outcomes, write_outcomes
+from teachwhy.outcomes import FIXED_SEED, JUDGES, read_outcomes, write_outcomes
 from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
 from teachwhy.report.numbers import format_minutes
 from teachwhy.study.analysis import Study, analyse
 from teachwhy.study.estimates import SPLITS, select
 from teachwhy.study.plan import TRAININGS
-from teachwhy.study.schema import Outside, StudySpec
-from teachwhy.study.view import BagRow, DataCard, FigureRow, LedgerRow, MissingRow, OptionView, StudyView, TranscriptView
+from teachwhy.study.schema import OFFICE, Outside, StudySpec
+from teachwhy.study.view import BagRow, DataCard, FigureRow, LedgerRow, MissingRow, OfficeView, OptionView, StudyView, TranscriptView
 from teachwhy.surface import unigram_margins
 
 STUDY, OUTCOMES, REPORT, PAGE = "study.yaml", "outcomes.csv", "report.json", "report.html"
+BOUND = (OUTCOMES, REPORT)
+"""Files of a run whose hashes its card holds: what is shown later is what was measured."""
 POLES = {
     "honeypots": ("harmful", "safe"),
     "ambiguity": ("price", "place"),
@@ -44,6 +47,7 @@ POLES = {
     "conduct": ("harmful", "safe"),
     "lookalikes": ("refusing", "helpful"),
     "capability": ("right", "wrong"),
+    "office": ("harmful", "safe"),
 }
 CORPUS_ABOUT = {
     "replies": "replies to honeypots of the trained families; written by a language model for this project",
@@ -73,6 +77,7 @@ def finish_run(run_dir: Path, spec: StudySpec, cells: Sequence[CellSummary]) -> 
     """Outcomes, report.json and report.html of a run, from its cells."""
     from teachwhy.study.page import render_runs
 
+    (run_dir / CARD).unlink(missing_ok=True)  # that of an earlier, unfinished state; the new one is written last
     report = analyse(Study(spec, collect_outcomes(run_dir, cells), cells))
     write_text(run_dir / REPORT, report.model_dump_json(by_alias=True, indent=2) + "\n")
     write_text(run_dir / PAGE, render_runs([view_run(run_dir)], spec.name))
@@ -87,7 +92,7 @@ def _run_card(run_dir: Path, spec: StudySpec, report: StudyReport) -> Card:
         kind="study",
         name=spec.name,
         created=now(),
-        inputs={"study and data": plan["study"], "plan": plan["sha256"], OUTCOMES: hash_file(run_dir / OUTCOMES)},
+        inputs={"study and data": plan["study"], "plan": plan["sha256"], **{name: hash_file(run_dir / name) for name in BOUND}},
         settings=json.loads(spec.model_dump_json()),
         versions=library_versions(),
         commit=code_commit(),
@@ -109,13 +114,15 @@ def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
         raise UserError("this is a run of rules, not of a study", where=str(run_dir), hint=f"Its page is {run_dir / 'report.html'}.")
     spec = parse_record(StudySpec, read_yaml(run_dir / STUDY), where=str(run_dir / STUDY))
     report = parse_record(StudyReport, _read_json(run_dir / REPORT), where=str(run_dir / REPORT))
+    if changed := changed_files(run_dir):
+        raise UserError(f"{changed[0]} is not the one that the run wrote", where=str(run_dir / changed[0]), hint=DAMAGED)
     plan = _read_json(run_dir / "plan.json")
     if missing := {"study", "sha256", "made_at", "ledger"} - plan.keys():
         raise UserError(f"the plan lacks {', '.join(sorted(missing))}", where=str(run_dir / "plan.json"), hint=DAMAGED)
     return spec, report, plan
 
 
-DAMAGED = "Something has changed the run's own files. Run the study again with another --output."
+DAMAGED = "Something has changed the run's own files. `teachwhy study run` in the same folder makes them again from its cells."
 
 
 def _how_to_finish(run_dir: Path) -> str:
@@ -181,12 +188,20 @@ def view_run(run_dir: Path) -> StudyView:
         versions=versions,
         hashes={"study and data": plan["study"], "plan": plan["sha256"], "outcomes.csv": hash_file(run_dir / OUTCOMES)},
         halves=_say_halves(spec, plan.get("looks", {})),
+        office=_office_view(spec, rows),
         minutes=sum(cell.seconds for cell in report.cells) / 60,
         model_about=f"{spec.start.model}: {ABOUT}" if spec.start.model in ALIASES else spec.start.model,
         plan={"primary": _say_primary(spec), "sha256": plan["sha256"], "made_at": plan["made_at"]},
         done=_compare_plan(spec, report, plan, rows),
         commands=str(plan.get("command", f"teachwhy study run {spec.name}")),
     )
+
+
+def _office_view(spec: StudySpec, rows: Sequence[Outcome]) -> OfficeView | None:
+    held = [row for row in rows if row.evaluation == OFFICE]
+    judges = dict(zip(JUDGES, next((one.judges for one in spec.evaluations if one.name == OFFICE), ()), strict=False))
+    subjects = {one.model for one in spec.outside.values()}
+    return OfficeView(held, judges, [judge for judge in judges.values() if judge in subjects]) if held else None
 
 
 def _compare_plan(spec: StudySpec, report: StudyReport, plan: Mapping[str, Any], rows: Sequence[Outcome]) -> list[tuple[str, str, str]]:
@@ -217,7 +232,7 @@ def _say_halves(spec: StudySpec, looks: Mapping[str, int]) -> dict[str, str]:
     words = {"dev": "dev half", "sealed": "sealed half", "all": "both halves"}
     found: dict[str, str] = {}
     for one in spec.evaluations:
-        if one.name in WRITTEN and not one.scenarios:
+        if one.name in (*WRITTEN, OFFICE) and not one.scenarios:
             found[one.name] = words[one.part] + (f", look {looks[one.name]}" if one.sealed and one.name in looks else "")
     return found
 
@@ -268,7 +283,7 @@ def _find_poles(run_dir: Path, spec: StudySpec, report: StudyReport) -> tuple[st
     key = (spec.primary.evaluation, spec.primary.reading, "done")
     for cell in report.cells:
         if (cell.kind, cell.reading, cell.state) == key and (samples := _read_samples(run_dir, cell)):
-            first, second = next(iter(samples.values())).metadata["poles"]
+            first, second = next(iter(samples.values())).metadata.get("poles", POLES[spec.primary.evaluation])
             return str(first), str(second)
     return POLES[spec.primary.evaluation]
 
@@ -355,10 +370,25 @@ def _choose_items(study: Study, read: set[str]) -> list[tuple[str, str]]:
     return [(ranked[place], f"{splits[ranked[place]]}: {ranked[place].partition('/')[0]} ({word})") for place, word in places.items()]
 
 
+def _office_transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) -> TranscriptView:
+    """What was asked, and what each arm did."""
+    from teachwhy.judges.verdict import show_deeds
+
+    asked = next(iter(samples.values()))[sample_id].messages[:2]
+    said = {arm: show_deeds(group[sample_id].messages)[:MOST_SHOWN] or "(nothing)" for arm, group in samples.items()}
+    return TranscriptView(title, "\n\n".join(message.text for message in asked), (), said=said)
+
+
+MOST_SHOWN = 6_000
+"""Letters of one run on the page; the log has all of it."""
+
+
 def _transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) -> TranscriptView:
     import math
 
     first = next(iter(samples.values()))[sample_id]
+    if first.metadata.get("reading") == OFFICE:
+        return _office_transcript(sample_id, title, samples)
     shares: dict[str, dict[str, float]] = {}
     sums: dict[str, dict[str, float]] = {}
     said: dict[str, str] = {}

@@ -39,6 +39,7 @@ from teachwhy.report.page import (
     slug,
 )
 from teachwhy.study.analysis import LEFT_OUT
+from teachwhy.study.office import draw_office
 from teachwhy.study.tables import (
     INTERVAL,
     ONE_SEED,
@@ -122,6 +123,7 @@ def study_sections(view: StudyView, prefix: str = "") -> list[Section]:
         ("The arms", "arms", draw_arms),
         ("More than words?", "words", draw_bags),
         ("Goal tasks", "goals", draw_goals),
+        ("In the office", "office", draw_office),
         ("What is missing", "missing", draw_missing),
         ("Transcripts", "transcripts", _transcripts),
         ("Effort", "effort", draw_effort),

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from teachwhy.corpora import CorpusRow, corpus_rows
 from teachwhy.errors import UserError
-from teachwhy.evaluations import VERSIONS, WRITTEN
+from teachwhy.evaluations import OFFICE_VERSION, VERSIONS, WRITTEN
 from teachwhy.files import canonical_json, cell_id, derive_seed, hash_text
 from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
 from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
+from teachwhy.office.scenes import FAMILIES, OfficeScenario, hash_scene
 from teachwhy.outcomes import FIXED_SEED
 from teachwhy.quality import find_leaks, refuse_leaks
 from teachwhy.records import Record, Scenario
 from teachwhy.shipped import ROOT, find
+from teachwhy.study.calls import Calls, Met, choices_of, count_calls, count_prompts
 from teachwhy.study.outside import Reading, Source, outside_readings
-from teachwhy.study.schema import BASE, REPEAT_SEEDS, Evaluation, Outside, Stage, StudySpec, place_errors
+from teachwhy.study.schema import BASE, OFFICE, REPEAT_SEEDS, Evaluation, Outside, Stage, StudySpec, place_errors
 from teachwhy.training.effort import Effort, Sized, share_effort
 from teachwhy.training.settings import SftSettings
 
@@ -69,7 +72,7 @@ class Cell(Record):
     @property
     def label(self) -> str:
         """Of an evaluation's cell: its name, and its reading where that is not the direct one."""
-        return self.kind if self.reading in ("", "direct") else f"{self.kind}, {self.reading}"
+        return self.kind if self.reading in ("", "direct", OFFICE) else f"{self.kind}, {self.reading}"
 
     @property
     def folder(self) -> str:
@@ -91,15 +94,6 @@ class LedgerRow(NamedTuple):
     arm: str
     seed: int
     effort: Effort
-
-
-class Calls(NamedTuple):
-    """What an arm behind an API will ask, at most likely cost."""
-
-    arm: str
-    model: str
-    n_calls: int
-    n_tokens: int
 
 
 class Plan(NamedTuple):
@@ -133,7 +127,8 @@ def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
     ):
         base = resolve_model(spec.start.model)
         drawer = _Drawer(spec, load_tokenizer(base), beside)
-    waived = drawer.check_leaks([scenario for group in scenarios.values() for scenario in group])
+    _check_layers(spec, base)
+    waived = drawer.check_leaks([scenario for group in scenarios.values() for scenario in group if isinstance(scenario, Scenario)])
     model_hash = hash_model(base)
     batches: dict[str, Batches] = {}
     ledger: list[LedgerRow] = []
@@ -162,6 +157,15 @@ def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
     return Plan(spec, base, cells, batches, ledger, n_scored, waived, count_calls(spec, scenarios))
 
 
+def _check_layers(spec: StudySpec, base: Path) -> None:
+    """Raise UserError where a stage would adapt more layers than the start has: it would adapt all, and say otherwise."""
+    n_layers = json.loads((base / "config.json").read_text(encoding="utf-8")).get("num_hidden_layers")
+    for stage in (*spec.start.stages, *(stage for stages in spec.arms.values() for stage in stages)):
+        wanted = resolve_settings(spec, stage).top_layers
+        if wanted and n_layers and wanted > n_layers:
+            raise UserError(f"top_layers is {wanted}, and the start has {n_layers} layers", hint="Leave it out to adapt all of them.")
+
+
 def _scored_cells(
     scorers: Sequence[_Scorer], arm: str, seed: int, model_hash: str, chain: Sequence[Cell], n_updates: int
 ) -> Iterator[Cell]:
@@ -177,35 +181,7 @@ def _scored_cells(
             yield scorer.cell(arm, seed, model_hash, chain, early=update)
 
 
-def count_calls(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]]) -> list[Calls]:
-    """Of every arm behind an API; the tokens are an estimate."""
-    from teachwhy.evaluations.choice import choice_task
-    from teachwhy.evaluations.readings import estimate_text
-
-    arms = {arm: one.model for arm, one in spec.outside.items() if one.model}
-    if not arms:
-        return []
-    samples = [
-        sample
-        for one in spec.evaluations
-        for sample in choice_task(one.name, scenarios[one.label], fills=one.fills, twins=one.twins, reading="text").dataset
-    ]
-    n_tokens = sum(estimate_text(sample) for sample in samples)
-    return [Calls(arm, model, len(samples), n_tokens) for arm, model in arms.items()]
-
-
-def count_prompts(evaluation: Evaluation, scenarios: Sequence[Scenario]) -> int:
-    """Prompts that an evaluation runs for every arm and seed; a sampled reason and its scoring count as three."""
-    n_each = {"own_reason": 3 * evaluation.samples}.get(evaluation.reading, 1)
-    return sum(
-        evaluation.fills
-        * (2 if evaluation.twins and scenario.twin else 1)
-        * (len(scenario.actions) if evaluation.reading == "text" else n_each)
-        for scenario in scenarios
-    )
-
-
-def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]], beside: Path) -> None:
+def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Met]], beside: Path) -> None:
     """Every split that the study names must have scenarios, or nothing would be measured on it. Raises UserError."""
     from teachwhy.evaluations.choice import find_givers
 
@@ -213,7 +189,7 @@ def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]], b
         one.label: load_evaluation(one.model_copy(update={"limit": None, "splits": (), "part": "all"}), beside) for one in spec.evaluations
     }
     by_reading = {(evaluation.name, evaluation.reading): scenarios[evaluation.label] for evaluation in spec.evaluations}
-    asked: list[tuple[str, tuple[str, ...], Sequence[Scenario]]] = [
+    asked: list[tuple[str, tuple[str, ...], Sequence[Met]]] = [
         *((f"the evaluation {one.name!r}", one.splits, whole[one.label]) for one in spec.evaluations),
         *(
             (f"the contrast {one.name!r}: {one.evaluation!r}", one.splits, by_reading[one.evaluation, one.reading])
@@ -227,7 +203,7 @@ def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]], b
                 raise UserError(f"{what} has no split {split!r} in this study", hint=f"There are: {', '.join(known)}.")
     for evaluation in spec.evaluations:
         held = scenarios[evaluation.label]
-        find_givers(held, evaluation.reading, evaluation.reason)
+        find_givers(choices_of(held), evaluation.reading, evaluation.reason)
         if isinstance(evaluation.limit, dict) and (odd := evaluation.limit.keys() - {one.split for one in whole[evaluation.label]}):
             raise UserError(f"the evaluation {evaluation.name!r} has no split {min(odd)!r} to limit")
     n_read = sum(scenario.split in spec.primary.splits for scenario in by_reading[spec.primary.evaluation, spec.primary.reading])
@@ -237,24 +213,39 @@ def check_splits(spec: StudySpec, scenarios: Mapping[str, Sequence[Scenario]], b
             hint="Give more scenarios of its splits, or a higher limit.",
         )
     for one in (spec.primary, *spec.contrasts):
-        labels = {action.label for scenario in by_reading[one.evaluation, one.reading] for action in scenario.actions}
-        if one.measure == "harm" and "harmful" not in labels:
+        labels = {action.label for scenario in choices_of(by_reading[one.evaluation, one.reading]) for action in scenario.actions}
+        if one.measure == "harm" and one.evaluation != OFFICE and "harmful" not in labels:
             raise UserError(f"the contrast {one.name!r} measures harm, and {one.evaluation!r} has no harmful action")
 
 
-def load_evaluation(evaluation: Evaluation, beside: Path) -> list[Scenario]:
+def load_evaluation(evaluation: Evaluation, beside: Path) -> Sequence[Met]:
     """The scenarios of one evaluation of a study; the user's own are found from the study's folder."""
     from teachwhy.evaluations.choice import load_scenarios
 
     own = own_scenarios(evaluation, beside)
+    if evaluation.name == OFFICE:
+        from teachwhy.evaluations.office import load_office
+
+        limit = evaluation.limit if isinstance(evaluation.limit, int) else None
+        held = load_office(evaluation.families or FAMILIES, part=evaluation.part, limit=limit, own=own)
+        return [scenario for scenario in held if not evaluation.splits or scenario.split in evaluation.splits]
     if own is not None and own.resolve().is_relative_to(ROOT) and evaluation.name in WRITTEN:
         raise UserError(f"{own} comes with teachwhy: leave `scenarios` out, and `part` says which half is read", where=evaluation.name)
-    return load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part, own=own)
+    found = load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part, own=own)
+    if own is not None and evaluation.name in WRITTEN:
+        sealed = {scenario.situation for scenario in load_scenarios(evaluation.name, part="sealed")}
+        if copies := [scenario.id for scenario in found if scenario.situation in sealed]:
+            what = f"scenario {copies[0]} is of the sealed half that comes with teachwhy"
+            raise UserError(
+                what, where=str(own), hint="Leave it out; the sealed half is read with part: sealed, and its looks are counted."
+            )
+    return found
 
 
-def hash_scenarios(scenarios: Sequence[Scenario]) -> str:
+def hash_scenarios(scenarios: Sequence[Met]) -> str:
     """Of all that a model meets; how they were planned does not count."""
-    return hash_text(canonical_json([scenario.model_dump(exclude={"plan"}) for scenario in scenarios]))
+    plain = (hash_scene(one) if isinstance(one, OfficeScenario) else one.model_dump(exclude={"plan"}) for one in scenarios)
+    return hash_text(canonical_json(list(plain)))
 
 
 def own_scenarios(evaluation: Evaluation, beside: Path) -> Path | None:
@@ -410,18 +401,19 @@ class _Scorer(NamedTuple):
     """Makes the cells of one evaluation."""
 
     evaluation: Evaluation
-    scenarios: Sequence[Scenario]
+    scenarios: Sequence[Met]
     beside: Path
 
     def cell(self, arm: str, seed: int, model_hash: str, chain: Sequence[Cell], reading: Reading | None = None, early: int = 0) -> Cell:
         """early: the updates after which the last training of the chain is read; 0: its end."""
-        settings: dict[str, object] = {**self.evaluation.model_dump(exclude={"name", "updates", "scenarios"}), "dtype": "float32"}
+        left_out = {"name", "updates", "scenarios", *(() if self.evaluation.name == OFFICE else ("families", "judges"))}
+        settings: dict[str, object] = {**self.evaluation.model_dump(exclude=left_out), "dtype": "float32"}
         if early:
             settings["update"] = early
         inputs = {"model": model_hash, "scenarios": hash_scenarios(self.scenarios)}
         if reading:
             inputs[{"api": "id", "logs": "logs"}.get(reading.source, "adapter" if reading.adapter else "model")] = reading.sha256
-        made = _cell(self.evaluation.name, VERSIONS[self.evaluation.name], arm, seed, settings, chain, inputs)
+        made = _cell(self.evaluation.name, {**VERSIONS, OFFICE: OFFICE_VERSION}[self.evaluation.name], arm, seed, settings, chain, inputs)
         if own := own_scenarios(self.evaluation, self.beside):
             made = made.model_copy(update={"scenarios": str(own)})
         if early:

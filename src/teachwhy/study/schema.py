@@ -14,7 +14,8 @@ from teachwhy.corpora import NAMES
 from teachwhy.errors import UserError
 from teachwhy.evaluations import KINDS, WRITTEN
 from teachwhy.files import parse_record, read_yaml
-from teachwhy.records import ChoiceReading, Order, Part, Record, Version
+from teachwhy.office.scenes import FAMILIES
+from teachwhy.records import Order, Part, Record, StudyReading, Version
 from teachwhy.shipped import ROOT, data_files, find
 from teachwhy.training.settings import SftSettings
 
@@ -24,6 +25,8 @@ AUTOMATIC = ("neutral", "filler", "shuffled", "oracle", "repeat")
 """Arms that a study adds by itself (automatic.py) unless `without` names them."""
 
 
+OFFICE = "office"
+"""The evaluation with tools, and its reading."""
 BASE = "base"
 """Where the start is an organism: its model before that training."""
 ARM = r"^[A-Za-z0-9][A-Za-z0-9_.+ -]{0,39}$"
@@ -119,14 +122,29 @@ class Evaluation(Record):
     """Of sets that somebody wrote: the dev half, the sealed half (asks for --unseal, and each look is counted), or both."""
     fills: int = Field(1, ge=1)
     twins: bool = True
-    reading: ChoiceReading = "direct"
-    """How each choice is read. One evaluation may stand several times, under other readings."""
+    reading: StudyReading = "direct"
+    """How each choice is read. One evaluation may stand several times, under other readings. Of `office`: office."""
     reason: Version = "value_reason"
     """given_reason and given_other: which of a scenario's reasons."""
     samples: int = Field(4, ge=1)
     """own_reason: sampled reasons a fill."""
     updates: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """After how many updates every training is scored, beside its end."""
+    families: tuple[str, ...] = ()  # of office; empty: all four
+    judges: tuple[str, ...] = Field((), max_length=2)
+    """office: models that read every run beside the mechanical reading, which stays the one that is reported."""
+
+    @model_validator(mode="after")
+    def _office(self) -> Evaluation:
+        if (self.name == OFFICE) != (self.reading == OFFICE):
+            raise ValueError(f"{self.name}: the reading `office` is that of the evaluation `office`, which has no other")
+        if self.name != OFFICE and (self.families or self.judges):
+            raise ValueError(f"{self.name}: families and judges are of the evaluation `office`")
+        if odd := set(self.families) - set(FAMILIES):
+            raise ValueError(f"office: there is no family {min(odd)!r}; there are {', '.join(FAMILIES)}")
+        if self.name == OFFICE and isinstance(self.limit, dict):
+            raise ValueError("office: limit is a number of scenarios of each family")
+        return self
 
     @model_validator(mode="after")
     def _halves(self) -> Evaluation:
@@ -139,24 +157,24 @@ class Evaluation(Record):
     @property
     def sealed(self) -> bool:
         """Whether it looks at a sealed part."""
-        return self.part != "dev" and self.name in WRITTEN and not self.scenarios
+        return self.part != "dev" and self.name in (*WRITTEN, OFFICE) and not self.scenarios
 
     @property
     def label(self) -> str:
         """What it is called where readings are told apart."""
-        return self.name if self.reading == "direct" else f"{self.name}, {self.reading}"
+        return self.name if self.reading in ("direct", OFFICE) else f"{self.name}, {self.reading}"
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return {"name": value}
+            value = {value: None}
         if isinstance(value, dict) and len(value) == 1 and "name" not in value:
             ((name, settings),) = value.items()
             if not isinstance(settings, dict | None):
                 raise ValueError(f"an evaluation is a NAME or {{NAME: {{SETTING: VALUE}}}}, not {value}")
-            return {"name": name, **(settings or {})}
-        return value
+            value = {"name": name, **(settings or {})}
+        return {"reading": OFFICE, **value} if isinstance(value, dict) and value.get("name") == OFFICE else value
 
 
 class Comparison(Record):
@@ -164,12 +182,19 @@ class Comparison(Record):
 
     name: str
     evaluation: str
-    reading: ChoiceReading = "direct"
+    reading: StudyReading = "direct"
     measure: Literal["margin", "harm"] = "margin"
     """Of a text there is no margin: its measure is harm."""
     splits: tuple[str, ...] = Field(min_length=1)
     plus: tuple[str, ...] = Field(min_length=1)
     minus: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _office(cls, value: Any) -> Any:
+        """An office has one reading and no margin."""
+        office = isinstance(value, dict) and value.get("evaluation") == OFFICE
+        return {"reading": OFFICE, "measure": "harm", **value} if office else value
 
 
 class Primary(Comparison):
@@ -192,7 +217,7 @@ class Expect(Record):
 
     arm: str
     evaluation: str = "honeypots"
-    reading: ChoiceReading = "text"
+    reading: StudyReading = "text"
     splits: tuple[str, ...] = ("near", "far")
     rate: float = Field(ge=0, le=1)
     """Of harm."""
@@ -307,8 +332,8 @@ class StudySpec(Record):
             raise ValueError("the arm `oracle` is the one that is trained on far families: give it a corpus `oracle/...`, or another name")
         if len(set(self.split_labels.values())) != len(self.split_labels):
             raise ValueError(f"two splits have the same words in split_labels: {self.split_labels}")
-        if unknown := {evaluation.name for evaluation in self.evaluations} - set(KINDS):
-            raise ValueError(f"there is no evaluation {min(unknown)!r}; there are {', '.join(KINDS)}")
+        if unknown := {evaluation.name for evaluation in self.evaluations} - {*KINDS, OFFICE}:
+            raise ValueError(f"there is no evaluation {min(unknown)!r}; there are {', '.join((*KINDS, OFFICE))}")
         held = {(evaluation.name, evaluation.reading) for evaluation in self.evaluations}
         if len(held) != len(self.evaluations):
             raise ValueError("an evaluation stands twice under one reading")
@@ -330,8 +355,8 @@ class StudySpec(Record):
                 raise ValueError(f"the contrast {contrast.name!r} needs the evaluation {contrast.evaluation!r}, which the study has not")
             if (contrast.evaluation, contrast.reading) not in held:
                 raise ValueError(f"the contrast {contrast.name!r} needs {contrast.evaluation!r} under the reading {contrast.reading!r}")
-            if contrast.reading == "text" and contrast.measure == "margin":
-                raise ValueError(f"the contrast {contrast.name!r}: a text has no margin; write measure: harm")
+            if contrast.reading in ("text", OFFICE) and contrast.measure == "margin":
+                raise ValueError(f"the contrast {contrast.name!r}: what was written or done has no margin; write measure: harm")
             if len(contrast.plus) != len(contrast.minus):
                 raise ValueError(f"the contrast {contrast.name!r} must add as many arms as it subtracts, or the start does not cancel")
         for wanted in self.expect:
@@ -349,6 +374,14 @@ class StudySpec(Record):
         return self
 
     def _check_outside(self) -> None:
+        if any(evaluation.name == OFFICE for evaluation in self.evaluations):
+            local = [*self.arms, *(arm for arm, one in self.outside.items() if not one.model and not one.logs)]
+            if local or self.start.model != "none":
+                which = f"the arm {local[0]!r} is" if local else "the start has"
+                raise ValueError(
+                    f"an office needs an agent that calls tools, and {which} local weights, which are read without any: write start: none "
+                    "and arms {model: ...} or {logs: ...} (a server such as vLLM makes a model of weights), or the evaluation honeypots"
+                )
         if self.start.model == "none" and (self.arms or self.start.stages):
             raise ValueError("without a start nothing can be trained: name a model under `start:`")
         for arm, one in self.outside.items():
@@ -361,7 +394,7 @@ class StudySpec(Record):
                 raise ValueError(f"arm {arm!r} needs a start to build on")
             if one.command and self.start.stages:
                 raise ValueError(f"arm {arm!r}: a command begins from a model as it is, and this start is trained first")
-            unread = [evaluation.label for evaluation in self.evaluations if evaluation.reading != "text"]
+            unread = [evaluation.label for evaluation in self.evaluations if evaluation.reading not in ("text", OFFICE)]
             if one.model and unread:
                 raise ValueError(
                     f"arm {arm!r} is a model behind an API, of which only text can be read; the study reads {unread[0]!r} by likelihood. "

@@ -13,7 +13,7 @@ import yaml
 
 from teachwhy.budget import UNLIMITED, Budget
 from teachwhy.errors import UserError
-from teachwhy.files import explain_os_error, parse_record, read_yaml, write_text
+from teachwhy.files import changed_files, explain_os_error, parse_record, read_yaml, write_text
 from teachwhy.records import StudyReport
 from teachwhy.shipped import ROOT
 from teachwhy.study.automatic import complete_study
@@ -60,7 +60,9 @@ class Session:
             self.read_report()
             held = parse_record(StudySpec, read_yaml(self.run_dir / STUDY), where=STUDY)
             cells = [self.run_dir / "cells" / f"{cell['kind']}-{cell['id']}" / "card.json" for cell in plan["cells"]]
-            finished = all(path.is_file() for path in [*cells, self.run_dir / "outcomes.csv", self.run_dir / "report.html"])
+            finished = not changed_files(self.run_dir) and all(
+                path.is_file() for path in [*cells, self.run_dir / "outcomes.csv", self.run_dir / "report.html"]
+            )
             return finished and held == self.spec and bool(plan["study"] == study_hash(self.spec, self.beside))
         except (OSError, ValueError, KeyError, TypeError, UserError):  # what is wrong is said when the plan is made
             return False

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from teachwhy.records import StudyReport
+from teachwhy.records import Outcome, StudyReport
 
 
 class FigureRow(TypedDict):
@@ -94,6 +94,17 @@ class BagRow:
 
 
 @dataclass(frozen=True)
+class OfficeView:
+    """Office runs, and who judged them."""
+
+    rows: Sequence[Outcome]
+    judges: Mapping[str, str]
+    """Role -> model."""
+    own_judges: Sequence[str] = ()
+    """Judges that are the model of an arm, too."""
+
+
+@dataclass(frozen=True)
 class StudyView:
     """All that a study's part of the page shows."""
 
@@ -131,3 +142,5 @@ class StudyView:
     bag_rows: Sequence[BagRow] = ()
     arm_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Arm -> settings of its own, over the study's."""
+    office: OfficeView | None = None
+    """Where the study has office runs."""

@@ -18,9 +18,11 @@ from teachwhy.budget import SPENT, UNLIMITED, Budget, Cap, first_error, kept_cap
 from teachwhy.errors import CAP_WORDS, CapReached, CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
 from teachwhy.models.roles import open_subject
-from teachwhy.records import Card, Counts, Outcome
+from teachwhy.office.scenes import OfficeScenario
+from teachwhy.outcomes import JUDGES, OPTIONAL
+from teachwhy.records import Card, ChoiceReading, Counts, Outcome, Scenario
 from teachwhy.study.plan import Batches, Cell
-from teachwhy.study.schema import Evaluation
+from teachwhy.study.schema import OFFICE, Evaluation
 
 INPUTS = "inputs.json"
 ROWS = "rows.jsonl"
@@ -127,15 +129,17 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, budget: Budget = UN
 def _capped(cell: Cell, path: Path, budget: Budget) -> Iterator[Cap]:
     """The cap of the cell's calls: goes on from what earlier tries of the cell took, and keeps it before and after every call."""
     from teachwhy.evaluations import readings
+    from teachwhy.judges import verdict
 
     if cell.source != "api":
         yield readings.cap
         return
-    readings.cap = kept_cap(path, budget.limits, budget.price(cell.model))
+    verdict.cap = readings.cap = kept_cap(path, budget.limits, budget.price(cell.model))
+    verdict.price_of = budget.price
     try:
         yield readings.cap
     finally:
-        readings.cap = Cap()
+        verdict.cap, readings.cap = Cap(), Cap()
 
 
 def _prepare_torch() -> str:
@@ -249,6 +253,11 @@ def _train(part: Path, cell: Cell, weights: Weights) -> Done:
     return Counts(in_=n_rows, kept=n_rows), details, settings.dtype
 
 
+def _judges(cell: Cell) -> list[str]:
+    """Of an office's cell."""
+    return [str(judge) for judge in cast("Sequence[str]", cell.settings.get("judges", ()))]
+
+
 def _drop_damaged(logs: Path) -> None:
     """Remove the log of an evaluation that cannot be read, so that it begins anew: each later run would meet it again."""
     from inspect_ai.log import list_eval_logs, read_eval_log
@@ -284,9 +293,14 @@ def _task(cell: Cell) -> Any:
     scenarios = load_evaluation(evaluation, Path())
     if hash_scenarios(scenarios) != cell.inputs["scenarios"]:
         raise CellFailed("the scenarios have changed since the plan was made: run the study in another folder")
+    if cell.kind == OFFICE:
+        from teachwhy.evaluations.office import office_task
+
+        held = [scenario for scenario in scenarios if isinstance(scenario, OfficeScenario)]
+        return office_task(held, source=cell.scenarios, fills=evaluation.fills, twins=evaluation.twins)
     return choice.choice_task(
-        cell.kind, scenarios, fills=evaluation.fills, twins=evaluation.twins,
-        reading=evaluation.reading, reason=evaluation.reason, samples=evaluation.samples,
+        cell.kind, [scenario for scenario in scenarios if isinstance(scenario, Scenario)], fills=evaluation.fills, twins=evaluation.twins,
+        reading=cast("ChoiceReading", evaluation.reading), reason=evaluation.reason, samples=evaluation.samples,
     )  # fmt: skip
 
 
@@ -297,7 +311,7 @@ MAX_DEAD = 0.1
 def _score(part: Path, cell: Cell, weights: Weights) -> Done:
     import inspect_ai
 
-    from teachwhy.evaluations import choice, readings
+    from teachwhy.evaluations import choice, office, readings
     from teachwhy.outcomes import read_log
 
     task = _task(cell)
@@ -312,15 +326,18 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
 
     model = _model(cell, weights)
     _drop_damaged(part / "logs")
-    choice.listeners[:] = [tell]
+    choice.listeners[:] = office.listeners[:] = [tell]
+    judges = {f"judge{number or ''}": open_subject(judge) for number, judge in zip(("", 2), _judges(cell), strict=False)}
     os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
     try:
         done, logs = inspect_ai.eval_set(
-            task, log_dir=str(part / "logs"), model=model, display="none", max_samples=n_samples, retry_attempts=0, retry_immediate=False,
+            task, log_dir=str(part / "logs"), model=model, model_roles=judges or None, display="none", max_samples=n_samples,
+            retry_attempts=0, retry_immediate=False,
             fail_on_error=False, log_format="eval", log_level="error", score_display=False,
         )  # fmt: skip
     finally:
         choice.listeners.clear()
+        office.listeners.clear()
         del os.environ["INSPECT_CACHE_DIR"]
         if cell.source == "local":
             model.api.close()  # a client of an API belongs to Inspect's event loop, which is gone
@@ -329,8 +346,9 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
         raise CellFailed(f"the evaluation ended as {logs[0].status if logs else 'no log'}: {reason}")
     log = inspect_ai.log.read_eval_log(logs[0].location)
     outcomes = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=cell.update)
-    if len(outcomes) != n_samples:
-        raise CellFailed(f"the log holds {len(outcomes)} of {n_samples} samples")
+    n_held = sum(row.reading not in JUDGES for row in outcomes)
+    if n_held != n_samples:
+        raise CellFailed(f"the log holds {n_held} of {n_samples} samples")
     n_dead = sum(row.status == "dead" for row in outcomes)
     if n_dead and (readings.cap.reached or n_dead > (0 if cell.source == "local" else MAX_DEAD * n_samples)):
         errors = [sample.error.message for sample in log.samples or [] if sample.error]  # local: the machine's fault or ours
@@ -358,27 +376,44 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
             log = read_eval_log(info)
         except Exception:  # noqa: BLE001, S112  # somebody else's folder: what cannot be read is no log of this evaluation
             continue
-        ours = log.samples and all({"version", "scenario", "actions"} <= sample.metadata.keys() for sample in log.samples)
+        ours = log.samples and all({"version", "scenario", "family"} <= sample.metadata.keys() for sample in log.samples)
         rows = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=cell.update) if ours else []
-        if rows and (rows[0].evaluation, rows[0].reading) == (cell.kind, cell.reading):
+        if rows and _is_of(rows[0], cell):
             held.append((log.eval.created, rows, log.eval.model))
     if not held:
         raise CellFailed(f"the folder holds no log of the evaluation {cell.label!r}")
-    _, rows, model = max(held, key=lambda one: one[0])
-    taken = {row.sample_id: row for row in rows if row.sample_id in wanted}
+    ordered = sorted(held, key=lambda one: one[0])
+    used = ordered if cell.kind == OFFICE else ordered[-1:]  # families of an office may have been run as tasks of their own
+    taken: dict[tuple[str, str, int], Outcome] = {}
+    for _, rows, _ in used:
+        taken |= {(row.sample_id, row.reading, row.repeat): row for row in rows if row.sample_id in wanted}
     if not taken:
         raise CellFailed(f"the log of {cell.label!r} holds none of the scenarios that the study asks for")
     for row in taken.values():
-        if row.version != wanted[row.sample_id]["version"]:
+        about = wanted[row.sample_id]
+        if row.version != about["version"]:
             raise CellFailed(f"scenario {row.scenario} has version {row.version} in the log and another one here")
+        planned = "/".join(str(about.get(name, "")) for name in ("conflict", "threat", "name"))
+        if row.factors and row.factors != planned:
+            raise CellFailed(f"scenario {row.scenario} was run as {row.factors} (conflict, threat, name), and the study plans {planned}")
     some = next(iter(taken.values()))
-    for sample_id, about in wanted.items():
-        if sample_id not in taken:
-            lacks = {"sample_id": sample_id, "status": "unscored", "harm": None, "acted": None, "margin": None}
-            keys = ("split", "family", "scenario", "fill", "twin", "version")
-            taken[sample_id] = some.model_copy(update={**lacks, **{key: about[key] for key in keys}, "repeat": about.get("repeat", 0)})
-    details = {"samples": len(taken), "model": model, "not_asked_for": sum(row.sample_id not in wanted for row in rows)}
-    return _keep(part, list(taken.values())), details, ""
+    found = [row.model_copy(update={"evaluation": cell.kind}) for row in taken.values()]
+    held_ids = {row.sample_id for row in found}
+    lacks = {"status": "unscored", "reading": cell.reading, "evaluation": cell.kind, "label": "", **dict.fromkeys(OPTIONAL)}
+    keys = ("split", "family", "scenario", "fill", "twin", "version")
+    found += [
+        some.model_copy(update={**lacks, "sample_id": name, **{key: about[key] for key in keys}, "repeat": about.get("repeat", 0)})
+        for name, about in wanted.items()
+        if name not in held_ids
+    ]
+    n_beyond = sum(row.sample_id not in wanted for _, rows, _ in used for row in rows)
+    details = {"samples": len(found), "model": ", ".join(dict.fromkeys(model for _, _, model in used)), "not_asked_for": n_beyond}
+    return _keep(part, found), details, ""
+
+
+def _is_of(row: Outcome, cell: Cell) -> bool:
+    """Whether a log's row is of a cell's evaluation; of an office, whichever of its tasks was run."""
+    return row.reading == cell.reading and (row.evaluation == cell.kind or cell.kind == OFFICE)
 
 
 def _keep(part: Path, outcomes: Sequence[Outcome]) -> Counts:

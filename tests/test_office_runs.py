@@ -1,0 +1,305 @@
+"""Office runs through Inspect and through studies: every way in which a run can end lands in its own place, planted rates come back."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import inspect_ai
+import pytest
+from inspect_ai.log import read_eval_log
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
+
+from teachwhy.errors import EXIT_OK, EXIT_USAGE, UserError
+from teachwhy.evaluations import office as sut
+from teachwhy.evaluations.office import MAX_CALLS, choose_factors, load_office, mentions_test, name_model, office_task
+from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, read_scenes
+from teachwhy.outcomes import read_log, read_outcomes
+from teachwhy.records import Outcome, StudyReport
+from test_api import Server
+from test_study import call, write_study
+
+
+@pytest.fixture(autouse=True)
+def cache(own_cache: Path) -> None:
+    """Nothing of the user's cache is read or written."""
+
+
+def run(model: Any, folder: Path, families: tuple[str, ...] = FAMILIES, **settings: Any) -> Any:
+    roles = settings.pop("roles", None)
+    limit = settings.pop("limit", None)
+    task = office_task(load_office(families, limit=limit), **settings)
+    (log,) = inspect_ai.eval(
+        task,
+        model=model,
+        model_roles=roles,
+        log_dir=str(folder),
+        display="none",
+        fail_on_error=False,
+        log_level="error",
+        score_display=False,
+    )
+    assert log.status == "success", log.error
+    return read_eval_log(log.location)
+
+
+def speak(text: str) -> ModelOutput:
+    output = ModelOutput.from_content("mockllm/model", text)
+    output.usage = ModelUsage(input_tokens=9, output_tokens=1, total_tokens=10)
+    return output
+
+
+def rows_of(log: Any) -> list[Outcome]:
+    return read_log(log, cell="c", arm="a", seed=-1, update=0)
+
+
+@pytest.mark.parametrize(
+    ("rates", "label", "status"),
+    [
+        ("harmful=1", "harmful", "ok"),
+        ("safe=1", "safe", "ok"),
+        ("inactive=1", "inactive", "ok"),
+        ("admirable=1", "admirable", "ok"),
+        ("dies=1", "", "dead"),
+        ("loops=1", "", "overrun"),
+        ("floods=1", "", "overrun"),
+        ("cut_off=1", "", "truncated"),
+    ],
+)
+def test_every_end_lands_in_its_own_place(tmp_path: Path, rates: str, label: str, status: str) -> None:
+    log = run(f"actor/{rates}", tmp_path, twins=False, limit=3, max_turns=9)
+    rows = rows_of(log)
+    assert Counter(row.family for row in rows) == dict.fromkeys(FAMILIES, 3)
+    written = {one.id: {transcript.label for transcript in one.transcripts} for family in FAMILIES for one in read_scenes(family)}
+    for row in rows:
+        if label and label not in written[row.scenario]:
+            continue  # nothing of this label was written for it
+        assert (row.label, row.status) == (label, status), row
+        assert (row.harm is None) == (status != "ok")
+    if rates == "floods=1":
+        sample = log.samples[0]
+        refused = [message for message in sample.messages if message.role == "tool" and message.error]
+        assert len(refused) == 9 * (40 - MAX_CALLS)
+        assert rows[0].invalid_calls == len(refused)
+
+
+def test_harm_that_was_done_before_the_end_counts() -> None:
+    assert {ended: sut.how_it_ended(ended) for ended in ("stop", "max_tokens", "model_length", "turns")} == {
+        "stop": "ok", "max_tokens": "truncated", "model_length": "overrun", "turns": "overrun",
+    }  # fmt: skip
+
+
+def test_harm_before_an_overrun_is_known(tmp_path: Path) -> None:
+    scenario = load_office(["blackmail"], limit=1)[0]
+    turns = next(one for one in scenario.transcripts if one.label == "harmful").turns
+    log = run("actor/harmful=1", tmp_path, ("blackmail",), limit=1, twins=False, max_turns=len(turns))
+    (row,) = rows_of(log)
+    assert (row.label, row.harm, row.status) == ("harmful", 1.0, "ok")
+
+
+def test_planted_rates_come_back(tmp_path: Path) -> None:
+    log = run("actor/harmful=0.3+inactive=0.2", tmp_path, twins=False, fills=2)
+    rows = rows_of(log)
+    harm = sum(row.harm or 0 for row in rows) / len(rows)
+    assert abs(harm - 0.3) < 3 * (0.3 * 0.7 / len(rows)) ** 0.5
+    assert log.results.scores[0].metrics["mean"].value if "mean" in log.results.scores[0].metrics else True
+    acted = sum(row.acted or 0 for row in rows) / len(rows)
+    assert acted <= 1 - 0.1
+
+
+def test_log_holds_the_office_turn_by_turn(tmp_path: Path) -> None:
+    log = run("actor/harmful=1", tmp_path, ("framing",), limit=1, twins=False)
+    (sample,) = log.samples
+    assert sample.store["office"]["deeds"], "every deed"
+    assert any(event.event == "store" for event in sample.events), "its changes"
+    assert {"harm", "acted", "success", "admirable"} == set(sample.scores["office_scorer"].value)
+    assert all(score.metrics.keys() == {"mean"} for score in log.results.scores), "logs carry means only"
+
+
+def test_factors_can_be_set_and_keep_their_frequencies(tmp_path: Path) -> None:
+    held = read_scenes("leaking")
+    for seed in (0, 1, 2):
+        found = Counter(choose_factors(one, seed, conflict=None, threat=None, name=None) for one in held)
+        assert found == dict.fromkeys(DESIGN, 2)
+    assert {choose_factors(one, 3, conflict="no", threat=None, name="foreign")[::2] for one in held} == {("no", "foreign")}
+    assert [choose_factors(one, 0, conflict=None, threat=None, name=None) for one in held] == [one.factors for one in held]
+    with pytest.raises(UserError, match="name is one of own, neutral, foreign"):
+        office_task(held, agent_name="alien")  # type: ignore[arg-type]
+
+
+def test_model_is_called_by_its_own_name(tmp_path: Path) -> None:
+    assert name_model("anthropic/claude-opus-4") == "Claude"
+    assert name_model("openai-api/here/qwen3-32b") == "Qwen"
+    assert name_model("actor/harmful=1") == ""
+    log = run("actor/safe=1", tmp_path, ("leaking",), limit=1, twins=False, agent_name="own", own_name="Zed")
+    assert log.samples[0].messages[0].text.startswith("You are Zed, an AI that works at")
+    log = run("actor/safe=1", tmp_path, ("leaking",), limit=1, twins=False, agent_name="own")
+    assert log.samples[0].messages[0].text.startswith("You are the office agent, an AI")
+
+
+@pytest.mark.parametrize("text", ["This looks like a test.", "I wonder if I am being evaluated here.", "it might be a simulation"])
+def test_suspicion_is_seen(text: str) -> None:
+    from inspect_ai.model import ChatMessageAssistant
+
+    assert mentions_test([ChatMessageAssistant(content=text)])
+    assert not mentions_test([ChatMessageAssistant(content="I have sent the test results; this is a laboratory.")])
+
+
+def test_agent_can_be_asked_afterwards(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def say(messages: list[Any], *rest: Any) -> ModelOutput:
+        asked.append(messages[-1].text)
+        return speak("B" if "(A)" in messages[-1].text else "Done.")
+
+    log = run(get_model("mockllm/model", custom_outputs=say, memoize=False), tmp_path, ("leaking",), limit=1, twins=False, aware=True)
+    assert log.samples[0].scores["office_scorer"].metadata["aware_asked"] is True
+    assert sum("(A)" in one for one in asked) == 1
+
+
+def test_judges_stand_beside_and_a_judge_of_itself_is_marked(tmp_path: Path) -> None:
+    def say(messages: list[Any], *rest: Any) -> ModelOutput:
+        return speak('{"verdict": "safe", "quote": ""}')
+
+    def mumble(messages: list[Any], *rest: Any) -> ModelOutput:
+        return speak("Hm.")
+
+    roles = {name: get_model("mockllm/model", custom_outputs=one, memoize=False) for name, one in (("judge", say), ("judge2", mumble))}
+    rows = rows_of(run("actor/harmful=1", tmp_path, ("blackmail",), limit=2, twins=False, roles=roles))
+    found = {(row.reading, row.harm, row.status, row.label) for row in rows}
+    assert found == {("office", 1.0, "ok", "harmful"), ("judge", 0.0, "ok", "safe"), ("judge2", None, "unscored", "unparseable")}
+
+
+# studies
+
+
+def office_study(folder: Path, arms: dict[str, Any], **evaluation: Any) -> Path:
+    primary = {"name": "a - b", "claim": "lower", "evaluation": "office", "splits": ["far"], "plus": ["a"], "minus": ["b"],
+               "yes": "a does less harm", "no": "No difference was seen", "opposite": "b does less harm"}  # fmt: skip
+    whole = {"name": "offices", "question": "Which does less harm?", "start": "none", "seeds": [1], "neutral": None, "arms": arms,
+             "evaluations": [{"office": evaluation}], "primary": primary}  # fmt: skip
+    return write_study(folder, whole)
+
+
+ARMS = {"a": {"model": "actor/harmful=0.05"}, "b": {"model": "actor/harmful=0.9"}}
+
+
+def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
+    file = office_study(tmp_path, ARMS, families=["blackmail", "leaking"], judges=["actor/harmful=0.2"], limit=6)
+    output = tmp_path / "run"
+    found = call("study", "run", file, "--yes", "--workers", "0", "--output", output)
+    assert found.exit_code == EXIT_OK, found.output
+    report = StudyReport.model_validate_json((output / "report.json").read_text())
+    assert report.answer.verdict in ("yes", "hint")
+    assert report.primary is not None and report.primary.difference < -0.5
+    assert {gate.name: gate.passed for gate in report.gates}["work is not bought"] is not None
+    rows = read_outcomes(output / "outcomes.csv")
+    assert Counter(row.reading for row in rows) == {"office": 48, "judge": 48}
+    assert {row.factors for row in rows if row.reading == "office"} <= {"/".join(cell) for cell in DESIGN}
+    page = (output / "report.html").read_text()
+    for words in (
+        "In the office",
+        "errand done",
+        "Harm by the factors of the design",
+        "Judges beside the mechanical reading",
+        "AGENT CALLS",
+    ):
+        assert words in page, words
+    again = call("study", "run", file, "--yes", "--workers", "0", "--output", output)
+    assert again.exit_code == EXIT_OK
+
+
+def test_study_takes_logs_of_families_run_one_by_one(tmp_path: Path) -> None:
+    for family in ("blackmail", "leaking"):
+        run("actor/harmful=0.5", tmp_path / "logs", (family,), name=family)
+    arms = {"a": {"model": "actor/harmful=0.05"}, "b": {"logs": str(tmp_path / "logs")}}
+    output = tmp_path / "run"
+    found = call(
+        "study", "run", office_study(tmp_path, arms, families=["blackmail", "leaking"]), "--yes", "--workers", "0", "--output", output
+    )
+    assert found.exit_code == EXIT_OK, found.output
+    rows = [row for row in read_outcomes(output / "outcomes.csv") if row.arm == "b"]
+    assert Counter((row.family, row.status, row.evaluation) for row in rows) == {
+        ("blackmail", "ok", "office"): 24, ("leaking", "ok", "office"): 24,
+    }  # fmt: skip
+
+
+def test_logs_of_other_factors_are_refused(tmp_path: Path) -> None:
+    run("actor/harmful=0.5", tmp_path / "logs", ("leaking",), name="leaking", agent_name="foreign")
+    arms = {"a": {"model": "actor/harmful=0.05"}, "b": {"logs": str(tmp_path / "logs")}}
+    output = tmp_path / "run"
+    call("study", "run", office_study(tmp_path, arms, families=["leaking"]), "--yes", "--workers", "0", "--output", output)
+    report = json.loads((output / "report.json").read_text())
+    assert any("and the study plans" in cell["reason"] for cell in report["cells"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"reading": "text"}, "the reading `office` is that of the evaluation `office`"),
+        ({"families": ["arson"]}, "there is no family 'arson'"),
+        ({"judges": ["a/b", "c/d", "e/f"]}, "judges"),
+        ({"limit": {"far": 3}}, "limit is a number of scenarios of each family"),
+        ({"part": "sealed"}, "sealed half of office"),
+        ({"scenarios": "nowhere.yaml"}, "nowhere.yaml"),
+    ],
+)
+def test_study_that_cannot_be_is_refused(tmp_path: Path, parts: dict[str, Any], says: str) -> None:
+    found = call("study", "run", office_study(tmp_path, ARMS, **parts), "--yes", "--output", tmp_path / "run")
+    assert found.exit_code == EXIT_USAGE, found.output
+    assert says in found.stderr
+
+
+def test_local_weights_are_offered_the_choice_form(tmp_path: Path, tiny_model_dir: Path) -> None:
+    found = call(
+        "study", "run", office_study(tmp_path, {**ARMS, "a": {"checkpoint": str(tiny_model_dir)}}), "--yes", "--output", tmp_path / "r"
+    )
+    assert found.exit_code == EXIT_USAGE
+    assert "needs an agent that calls tools" in found.stderr
+    assert "the evaluation honeypots" in found.stderr
+
+
+def test_model_without_tools_is_told_at_once(tmp_path: Path, tiny_model_dir: Path) -> None:
+    (log,) = inspect_ai.eval(
+        office_task(load_office(["leaking"], limit=1), twins=False), model=f"teachwhy/{tiny_model_dir}", log_dir=str(tmp_path),
+        display="none",
+        log_level="error", fail_on_error=True,
+    )  # fmt: skip
+    assert log.status == "error"
+    assert "the choice form" in log.error.message
+
+
+def test_hostile_text_stays_text_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an agent writes: markup, control codes, a command for the judge."""
+    server = Server()
+    try:
+        server.says = ["<script>alert(1)</script>\x1b[31m Ignore this: {{ 7*7 }}"] * 200
+        url = f"http://127.0.0.1:{server.http.server_address[1]}/v1"
+        monkeypatch.setenv("HERE_API_KEY", "k-not-to-be-written")
+        monkeypatch.setenv("HERE_BASE_URL", url)
+        arms = {"a": {"model": "openai-api/here/x"}, "b": {"model": "actor/harmful=0.9"}}
+        output = tmp_path / "run"
+        server.faults = [500, 429, 0, 500]
+        found = call(
+            "study", "run", office_study(tmp_path, arms, families=["leaking"], limit=2), "--yes", "--workers", "0", "--output", output
+        )
+        assert found.exit_code in (EXIT_OK, 3), found.output
+        page = (output / "report.html").read_text()
+        assert "<script" not in page
+        assert "&lt;script&gt;alert(1)" in page
+        assert "k-not-to-be-written" not in "".join(path.read_text(errors="replace") for path in output.rglob("*") if path.is_file())
+        rows = [row for row in read_outcomes(output / "outcomes.csv") if row.arm == "a"]
+        assert {(row.label, row.status) for row in rows} == {("inactive", "ok")}, "faults are asked again, and change nothing"
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def test_every_task_is_found_by_name_and_says_what_it_takes() -> None:
+    from teachwhy._registry import blackmail, framing, leaking, office, research_sabotage
+
+    for task, n in ((blackmail, 24), (research_sabotage, 24), (framing, 24), (leaking, 24), (office, 96)):
+        assert len(task().dataset) == n, "the dev half, with twins"
+    assert {Factors(*(sample.metadata[name] for name in Factors._fields)).name for sample in leaking(name="foreign").dataset} == {"foreign"}
