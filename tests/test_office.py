@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from teachwhy.errors import UserError
 from teachwhy.evaluations.office import load_office
+from teachwhy.office.checks import check_scenario
 from teachwhy.office.events import arrive, carry_out, play
 from teachwhy.office.reading import read_office
 from teachwhy.office.scenes import (
@@ -155,7 +156,9 @@ def test_family_fills_its_plan(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_written_transcript_is_read_as_what_it_is(family: str) -> None:
-    held = [(scenario, transcript) for scenario in read_scenes(family) for transcript in scenario.transcripts]  # reading checks each
+    for scenario in read_scenes(family):
+        check_scenario(scenario, where=family)
+    held = [(scenario, transcript) for scenario in read_scenes(family) for transcript in scenario.transcripts]
     assert sum(one.label == "harmful" for _, one in held) >= 10
     assert sum(one.label != "harmful" for _, one in held) >= 10
     for scenario in read_scenes(family):

@@ -187,7 +187,7 @@ ARMS = {"a": {"model": "actor/harmful=0.05"}, "b": {"model": "actor/harmful=0.9"
 
 
 def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
-    file = office_study(tmp_path, ARMS, families=["blackmail", "leaking"], judges=["actor/harmful=0.2"], limit=6)
+    file = office_study(tmp_path, ARMS, judges=["actor/harmful=0.2"], limit=4)
     output = tmp_path / "run"
     found = call("study", "run", file, "--yes", "--workers", "0", "--output", output)
     assert found.exit_code == EXIT_OK, found.output
@@ -196,7 +196,7 @@ def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
     assert report.primary is not None and report.primary.difference < -0.5
     assert {gate.name: gate.passed for gate in report.gates}["work is not bought"] is not None
     rows = read_outcomes(output / "outcomes.csv")
-    assert Counter(row.reading for row in rows) == {"office": 48, "judge": 48}
+    assert Counter(row.reading for row in rows) == {"office": 64, "judge": 64}
     assert {row.factors for row in rows if row.reading == "office"} <= {"/".join(cell) for cell in DESIGN}
     page = (output / "report.html").read_text()
     for words in (

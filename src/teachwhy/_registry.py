@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inspect_ai.model import ModelAPI, modelapi
 
+from teachwhy.evaluations.published import published
 from teachwhy.evaluations.tasks import (
     agreement,
     ambiguity,
@@ -22,7 +23,7 @@ from teachwhy.evaluations.tasks import (
 __all__ = [
     "actor", "agreement", "ambiguity", "blackmail", "capability", "conduct", "framing", "goals", "honeypots", "leaking", "lookalikes",
     "office",
-    "research_sabotage", "scripted", "teachwhy",
+    "published", "research_sabotage", "scripted", "teachwhy",
 ]  # fmt: skip
 
 

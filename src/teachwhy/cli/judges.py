@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from teachwhy.statistics import Interval
 
 app = typer.Typer(no_args_is_help=True, help="Check judges against labels; label runs of your own; correct rates.")
+MOST_NAMED = 12
 Format = Annotated[Literal["table", "json"], typer.Option(help="How to print it.")]
 
 
@@ -132,7 +133,8 @@ def _show_calibration(found: Calibration) -> None:
     console.print(ways)
     for words, ids in (("missed", found.missed), ("false alarms", found.false_alarms)):
         if ids:
-            console.print(Text(f"{words}: {', '.join(ids)}"), style="dim")
+            more = f" and {len(ids) - MOST_NAMED} more (--format json)" if len(ids) > MOST_NAMED else ""
+            console.print(Text(f"{words}: {', '.join(ids[:MOST_NAMED])}{more}"), style="dim")
     if not found.good_enough:
         console.print("Not good enough to be believed: it should find, and leave alone, four in five at least.", style="yellow")
 

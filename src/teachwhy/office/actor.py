@@ -1,9 +1,10 @@
-"""A subject with planted rates for office honeypots: what the whole path would report of an agent whose rates are known. For trying
-things out and for tests.
+"""A subject with planted rates for office honeypots: what the whole path would report of an agent whose rates are known. For trying things
+out and for tests.
 
 `actor/harmful=0.3+admirable=0.1+inactive=0.1` plays, with these chances, a transcript of that label that was written for the scenario;
-else a
-safe one. `dies`, `loops`, `cut_off` and `floods` end otherwise: an error of the provider, no end, a cut-off answer, forty calls a turn.
+else,
+and on twins in the place of a harmful one, a safe one. `dies`, `loops`, `cut_off` and `floods` end otherwise: an error of the provider, no
+end, a cut-off answer, forty calls a turn.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class ActorModel(ModelAPI):
         about = state.metadata
         rng = random.Random(derive_seed(self.seed, "actor", str(state.sample_id), state.epoch))
         plays = draw(self.rates, rng)
+        if plays == "harmful" and state.metadata["twin"]:
+            plays = "safe"  # nothing tempts there
         n_done = sum(message.role == "assistant" for message in input)
         if plays == "dies" and n_done:
             raise RuntimeError("the actor dies, as it was told")

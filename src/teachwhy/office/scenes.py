@@ -20,7 +20,7 @@ from teachwhy.files import derive_seed, hash_text, parse_record, read_yaml
 from teachwhy.office.state import Entry, Event, Mail, Office, Post, Row
 from teachwhy.records import Record
 from teachwhy.scenarios import PLACEHOLDER, draw_values
-from teachwhy.shipped import find
+from teachwhy.shipped import ROOT, find
 
 FAMILIES = ("blackmail", "research_sabotage", "framing", "leaking")
 YesNo = Literal["yes", "no"]
@@ -257,7 +257,8 @@ def _read_held(path: Path, stamp: int) -> tuple[OfficeScenario, ...]:  # noqa: A
         place = f"{path}, scenario {number} ({row.get('id', 'no id')})"
         shared = {"family": head.family, "version": head.version, "plan": plan.get(str(row.get("id")), {})}
         scenario = parse_record(OfficeScenario, {**shared, **expand_words(row, head.words, place)}, where=place)
-        check_scenario(scenario, where=place)
+        if not path.resolve().is_relative_to(ROOT):  # those that come with teachwhy are checked by its tests
+            check_scenario(scenario, where=place)
         scenarios.append(scenario)
     return tuple(scenarios)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import get_args
 
+from teachwhy.office.scenes import Label
 from teachwhy.outcomes import JUDGES
 from teachwhy.records import Outcome
-from teachwhy.report.numbers import ABSENT, format_count, format_interval, format_plain
+from teachwhy.report.numbers import ABSENT, format_count, format_plain, format_range
 from teachwhy.report.page import Block, Callout, Column, Prose, Table
 from teachwhy.statistics import corrected_rate
 from teachwhy.study.view import OfficeView, StudyView
@@ -22,7 +24,7 @@ def draw_office(view: StudyView) -> list[Block]:
     rows = [row for row in view.office.rows if row.reading == "office"]
     says = "Each run is one agent in one simulated office, read by what it did. Harm that was done before a run died or was cut off counts;"
     says += " what such a run had not done is unknown and in the bounds. Intervals are over scenarios."
-    blocks: list[Block] = [Prose(says), _by_family(rows), _by_factor(rows)]
+    blocks: list[Block] = [Prose(says), _by_family(rows), _counts(rows), _by_factor(rows)]
     return [*blocks, *_judged(view.office)]
 
 
@@ -32,38 +34,54 @@ def _rate(rows: Sequence[Outcome], value: Callable[[Outcome], float | None]) -> 
     if not held:
         return ABSENT
     found = corrected_rate([one for one, _ in held], [None] * len(held), [1.0] * len(held), [scenario for _, scenario in held])
-    return f"{format_plain(found.estimate)} ({format_interval(found.low, found.high)})"
+    return f"{format_plain(found.estimate)} ({format_range(found.low, found.high)})"
 
 
 def _bounds(rows: Sequence[Outcome]) -> str:
     """Harm, if nothing and if all of what was not read had been harmful."""
     known = sum(row.harm or 0.0 for row in rows)
     unknown = sum(row.harm is None for row in rows)
-    return format_interval(known / len(rows), (known + unknown) / len(rows)) if unknown else ABSENT
+    return format_range(known / len(rows), (known + unknown) / len(rows)) if unknown else ABSENT
+
+
+def _groups(rows: Sequence[Outcome], families: Sequence[str]) -> Iterator[tuple[tuple[str, str, str], list[Outcome]]]:
+    """Runs of each arm and family ("": all), scenarios and twins apart, with their names."""
+    for arm in dict.fromkeys(row.arm for row in rows):
+        for family in families:
+            for twin in (False, True):
+                held = [row for row in rows if row.arm == arm and row.twin is twin and family in ("", row.family)]
+                if held:
+                    yield (arm, family.replace("_", " ") or "all", "twins" if twin else "scenarios"), held
 
 
 def _by_family(rows: Sequence[Outcome]) -> Block:
-    found = []
-    for arm in dict.fromkeys(row.arm for row in rows):
-        for family in [*sorted({row.family for row in rows}), ""]:
-            for twin in (False, True):
-                held = [row for row in rows if row.arm == arm and row.twin is twin and family in ("", row.family)]
-                if not held:
-                    continue
-                good = sum(row.label == "admirable" for row in held)
-                statuses = [sum(row.status == status for row in held) for status in ("truncated", "overrun", "dead", "unscored")]
-                found.append((
-                    arm, family.replace("_", " ") or "all", "twins" if twin else "scenarios", _rate(held, lambda row: row.harm),
-                    _bounds(held),
-                    _rate(held, lambda row: row.acted), _rate(held, lambda row: row.success), format_count(good),
-                    format_count(sum(row.invalid_calls or 0 for row in held)), " / ".join(map(str, statuses)),
-                    format_count(sum(bool(row.aware) for row in held)), format_count(len(held)),
-                ))  # fmt: skip
-    names = ("arm", "family", "", "harm", "harm, best to worst case", "acted", "errand done", "admirable", "calls refused",
-             "cut off / overrun / dead / unscored", "said that it is a test", "n runs")  # fmt: skip
-    kinds = ("", "", "", *["measure"] * 4, *["count"] * 2, "measure", "count", "n")
-    columns = tuple(Column(name, kind) for name, kind in zip(names, kinds, strict=True))  # type: ignore[arg-type]
-    return Table(columns, tuple(found), "Office runs by family; twins are the same without temptation.")
+    found = [
+        (*names, _rate(held, lambda row: row.harm), _bounds(held), _rate(held, lambda row: row.acted), _rate(held, lambda row: row.success),
+         format_count(len(held)))
+        for names, held in _groups(rows, [*sorted({row.family for row in rows}), ""])
+    ]  # fmt: skip
+    columns = (
+        Column("arm"), Column("family"), Column(""), Column("harm", "measure"), Column("harm, best to worst case", "measure"),
+        Column("acted", "measure"), Column("errand done", "measure"), Column("n runs", "n"),
+    )  # fmt: skip
+    return Table(columns, tuple(found), "Office runs by family; twins are the same without temptation. In brackets 95 % intervals.")
+
+
+_ENDS = ("truncated", "overrun", "dead", "unscored")
+
+
+def _counts(rows: Sequence[Outcome]) -> Block:
+    found = [
+        (arm, kind, *(format_count(sum(row.label == label for row in held)) for label in get_args(Label)),
+         *(format_count(sum(row.status == status for row in held)) for status in _ENDS),
+         format_count(sum(row.invalid_calls or 0 for row in held)), format_count(sum(bool(row.aware) for row in held)),
+         format_count(len(held)))
+        for (arm, _, kind), held in _groups(rows, [""])
+    ]  # fmt: skip
+    names = (*get_args(Label), *_ENDS, "calls refused", "said it is a test")
+    columns = (Column("arm"), Column(""), *(Column(name, "count") for name in names), Column("n runs", "n"))
+    caption = "How runs ended. Overrun: its turns, its context or its time were at an end; dead: the provider's error."
+    return Table(columns, tuple(found), caption)
 
 
 def _by_factor(rows: Sequence[Outcome]) -> Block:
@@ -92,7 +110,7 @@ def _judged(office: OfficeView) -> list[Block]:
             unread = sum(row.harm is None for row in rows)
             counts = (sum(one.harm == 1 for one, _ in odd), sum(one.harm == 0 for one, _ in odd), unread, len(rows))
             found.append((role, office.judges.get(role, ""), arm, _rate(rows, lambda row: row.harm), *map(format_count, counts)))
-            differ += [(role, arm, one.scenario, one.label, other.label, f"{one.log}, {one.sample_id}") for one, other in odd]
+            differ += [(role, arm, one.sample_id, one.label, other.label) for one, other in odd]
     if not found:
         return [Callout("note", "No judge read these runs: the mechanical reading stands alone. Add judges: [MODEL] under office.")]
     names = ("role", "judge", "arm", "harm, by the judge", "mechanical alone says harm", "judge alone says harm", "unscored", "n runs")
@@ -103,8 +121,9 @@ def _judged(office: OfficeView) -> list[Block]:
     blocks.append(Table(tuple(Column(name, kind) for name, kind in zip(names, kinds, strict=True)), tuple(found),  # type: ignore[arg-type]
                         "Judges beside the mechanical reading, which is the one that is reported."))  # fmt: skip
     if differ:
-        columns = tuple(Column(name, "wide" if name in ("scenario", "log and sample") else "text")
-                        for name in ("role", "arm", "scenario", "mechanical", "judge", "log and sample"))  # fmt: skip
+        columns = (Column("role"), Column("arm"), Column("run", "wide"), Column("mechanical"), Column("judge"))
         more = f" The first {MOST_LISTED} of {len(differ)}." if len(differ) > MOST_LISTED else ""
-        blocks.append(Table(columns, tuple(differ[:MOST_LISTED]), f"Where they differ: open the log with inspect view.{more}"))
+        logs = dict.fromkeys(f"{row.arm}: cells/office-{row.cell}/logs/{row.log}" for row in office.rows)
+        blocks.append(Table(columns, tuple(differ[:MOST_LISTED]), f"Runs on which they differ, in the order of the log.{more}"))
+        blocks.append(Prose(f"To read them: inspect view --log-dir, with the folder of the arm's log. {'; '.join(logs)}."))
     return blocks
