@@ -30,6 +30,7 @@ from inspect_ai.model import (
     execute_tools,
     get_model,
 )
+from inspect_ai.model._generate_config import active_generate_config
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import Tool, ToolCallError
@@ -222,8 +223,10 @@ def work_office(*, own_name: str, max_turns: int, aware: bool) -> Solver:
 async def _ask(state: TaskState, model: Model, tools: Sequence[Tool], turn: int) -> ModelOutput:
     """One answer under the cap, with a seed of the sample's and the turn's own."""
     seed = derive_seed(state.epoch, "office", str(state.sample_id), turn) % 2**31
-    config = GenerateConfig(max_tokens=TURN_TOKENS, temperature=TEMPERATURE, seed=seed, max_retries=6, timeout=180)
-    async with readings.cap.call(most_tokens(_text_of(state.messages)) + TOOLS_TOKENS, TURN_TOKENS) as call:
+    asked = active_generate_config()  # what --max-tokens and --temperature say
+    max_tokens, temperature = asked.max_tokens or TURN_TOKENS, TEMPERATURE if asked.temperature is None else asked.temperature
+    config = GenerateConfig(max_tokens=max_tokens, temperature=temperature, seed=seed, max_retries=6, timeout=180)
+    async with readings.cap.call(most_tokens(_text_of(state.messages)) + TOOLS_TOKENS, max_tokens) as call:
         output = await model.generate(state.messages, tools=list(tools), config=config)
         call.took(output.usage, kept=was_kept())
     return output
