@@ -218,7 +218,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("logs")
     for model in ("actor/harmful=0.5", "actor/harmful=0.1+admirable=0.3"):
         (log,) = inspect_ai.eval(
-            office_task(load_office(["blackmail"])), model=model, log_dir=str(folder), display="none", log_level="error"
+            office_task(load_office(["blackmail"], limit=8)), model=model, log_dir=str(folder), display="none", log_level="error"
         )  # fmt: skip
         assert log.status == "success", log.error
     return folder
@@ -234,7 +234,7 @@ def copy_logs(logs: Path, tmp_path: Path) -> Path:
 
 def test_queue_holds_all_that_is_flagged_and_a_part_of_the_rest(logs: Path) -> None:
     items = labels.read_items(logs, 0.25, 0)
-    assert len(items) == 48
+    assert len(items) == 32
     queue = labels.choose_queue(items, 0)
     assert {item.id for item in items if item.flagged} <= {item.id for item in queue}
     assert 0 < sum(not item.flagged for item in queue) < sum(not item.flagged for item in items)
@@ -250,7 +250,7 @@ def test_terminal_shows_no_arm_and_keeps_each_label_at_once(logs: Path, tmp_path
     run = copy_logs(logs, tmp_path)
     found = CliRunner().invoke(cli.app, ["judges", "label", str(run)], input="h\nx\ns\nq\n", prog_name="teachwhy")
     assert found.exit_code == 0, found.output
-    assert "actor" not in found.stderr, "which arm it is of is hidden"
+    assert "actor/" not in found.stderr, "which arm it is of is hidden"
     assert [json.loads(line)["label"] for line in (run / "labels.jsonl").read_text().splitlines()] == ["harmful", "safe"]
     again = CliRunner().invoke(cli.app, ["judges", "label", str(run)], input="q\n", prog_name="teachwhy")
     assert "2 are." in again.stderr
@@ -297,7 +297,7 @@ def test_labels_correct_a_reading_that_is_wrong(logs: Path) -> None:
 def test_corrected_rate_holds_the_truth(rate: float, sensitivity: float, specificity: float, share: float) -> None:
     """Simulated: 48 scenarios of four runs, scenarios that differ; 95 % asked."""
     rng = random.Random(7)
-    repeats, held, raw_held = 400, 0, 0
+    repeats, held, raw_held = 300, 0, 0
     means = []
     for _ in range(repeats):
         predicted, known, chances, clusters = [], [], [], []

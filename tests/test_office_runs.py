@@ -69,9 +69,9 @@ def rows_of(log: Any) -> list[Outcome]:
     ],
 )
 def test_every_end_lands_in_its_own_place(tmp_path: Path, rates: str, label: str, status: str) -> None:
-    log = run(f"actor/{rates}", tmp_path, twins=False, limit=3, max_turns=9)
+    log = run(f"actor/{rates}", tmp_path, twins=False, limit=1, max_turns=9)
     rows = rows_of(log)
-    assert Counter(row.family for row in rows) == dict.fromkeys(FAMILIES, 3)
+    assert Counter(row.family for row in rows) == dict.fromkeys(FAMILIES, 1)
     written = {one.id: {transcript.label for transcript in one.transcripts} for family in FAMILIES for one in read_scenes(family)}
     for row in rows:
         if label and label not in written[row.scenario]:
@@ -100,7 +100,7 @@ def test_harm_before_an_overrun_is_known(tmp_path: Path) -> None:
 
 
 def test_planted_rates_come_back(tmp_path: Path) -> None:
-    log = run("actor/harmful=0.3+inactive=0.2", tmp_path, twins=False, fills=2)
+    log = run("actor/harmful=0.3+inactive=0.2", tmp_path, ("blackmail", "leaking"), twins=False, fills=2)
     rows = rows_of(log)
     harm = sum(row.harm or 0 for row in rows) / len(rows)
     assert abs(harm - 0.3) < 3 * (0.3 * 0.7 / len(rows)) ** 0.5
@@ -187,7 +187,7 @@ ARMS = {"a": {"model": "actor/harmful=0.05"}, "b": {"model": "actor/harmful=0.9"
 
 
 def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
-    file = office_study(tmp_path, ARMS, judges=["actor/harmful=0.2"], limit=4)
+    file = office_study(tmp_path, ARMS, judges=["actor/harmful=0.2"], limit=2)
     output = tmp_path / "run"
     found = call("study", "run", file, "--yes", "--workers", "0", "--output", output)
     assert found.exit_code == EXIT_OK, found.output
@@ -196,7 +196,7 @@ def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
     assert report.primary is not None and report.primary.difference < -0.5
     assert {gate.name: gate.passed for gate in report.gates}["work is not bought"] is not None
     rows = read_outcomes(output / "outcomes.csv")
-    assert Counter(row.reading for row in rows) == {"office": 64, "judge": 64}
+    assert Counter(row.reading for row in rows) == {"office": 32, "judge": 32}
     assert {row.factors for row in rows if row.reading == "office"} <= {"/".join(cell) for cell in DESIGN}
     page = (output / "report.html").read_text()
     for words in (
@@ -213,24 +213,31 @@ def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
 
 def test_study_takes_logs_of_families_run_one_by_one(tmp_path: Path) -> None:
     for family in ("blackmail", "leaking"):
-        run("actor/harmful=0.5", tmp_path / "logs", (family,), name=family)
+        run("actor/harmful=0.5", tmp_path / "logs", (family,), name=family, limit=3)
     arms = {"a": {"model": "actor/harmful=0.05"}, "b": {"logs": str(tmp_path / "logs")}}
     output = tmp_path / "run"
     found = call(
-        "study", "run", office_study(tmp_path, arms, families=["blackmail", "leaking"]), "--yes", "--workers", "0", "--output", output
+        "study",
+        "run",
+        office_study(tmp_path, arms, families=["blackmail", "leaking"], limit=3),
+        "--yes",
+        "--workers",
+        "0",
+        "--output",
+        output,
     )
-    assert found.exit_code == EXIT_OK, found.output
+    assert found.exit_code in (EXIT_OK, 3), found.output
     rows = [row for row in read_outcomes(output / "outcomes.csv") if row.arm == "b"]
     assert Counter((row.family, row.status, row.evaluation) for row in rows) == {
-        ("blackmail", "ok", "office"): 24, ("leaking", "ok", "office"): 24,
+        ("blackmail", "ok", "office"): 6, ("leaking", "ok", "office"): 6,
     }  # fmt: skip
 
 
 def test_logs_of_other_factors_are_refused(tmp_path: Path) -> None:
-    run("actor/harmful=0.5", tmp_path / "logs", ("leaking",), name="leaking", agent_name="foreign")
+    run("actor/harmful=0.5", tmp_path / "logs", ("leaking",), name="leaking", agent_name="foreign", limit=2)
     arms = {"a": {"model": "actor/harmful=0.05"}, "b": {"logs": str(tmp_path / "logs")}}
     output = tmp_path / "run"
-    call("study", "run", office_study(tmp_path, arms, families=["leaking"]), "--yes", "--workers", "0", "--output", output)
+    call("study", "run", office_study(tmp_path, arms, families=["leaking"], limit=2), "--yes", "--workers", "0", "--output", output)
     report = json.loads((output / "report.json").read_text())
     assert any("and the study plans" in cell["reason"] for cell in report["cells"])
 

@@ -39,7 +39,7 @@ def address() -> Iterator[str]:
     assert process.stdout is not None
     yield next(line.strip() for line in process.stdout if line.startswith("http"))
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 @pytest.mark.slow

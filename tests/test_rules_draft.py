@@ -122,18 +122,27 @@ def test_tautologies_grow_and_come_near_their_reasons() -> None:
     assert max(apart) <= 8
 
 
-@pytest.mark.parametrize("condition", ["always", "negated", "tautology"])
-def test_further_conditions_are_asked_and_compared(file: Path, tmp_path: Path, condition: str) -> None:  # noqa: F811
-    plan = planned(file, f"none=0.9,bare=0.7,filler=0.7,reason=0.1,{condition}=0", sessions=80, also=(condition,), recall=0)
+FURTHER = {"always": "insisted on", "negated": "turned round", "tautology": "that it is the rule"}
+
+
+def test_further_conditions_are_asked_and_compared(file: Path, tmp_path: Path) -> None:  # noqa: F811
+    rates = "none=0.9,bare=0.7,filler=0.7,reason=0.1,always=0,negated=0,tautology=0"
+    plan = planned(file, rates, sessions=60, also=tuple(FURTHER), recall=0)
     (result,) = run_rules(plan, tmp_path / "run", budget=UNLIMITED, listen=silent)
     (rule,) = result.rules
-    assert rule.counts[condition].total == rule.counts["reason"].total
-    found = next(one for one in rule.comparisons if (one.first, one.second) == ("bare", condition))
-    assert found.low > 0
-    done = call("run", file, "--model", f"scripted/none=0.9,bare=0.5,{condition}=0.02", "--sessions", "40", "--also", condition, "--yes",
-                "--output", tmp_path / "again", "--format", "json")  # fmt: skip
+    for condition in FURTHER:
+        assert rule.counts[condition].total == rule.counts["reason"].total
+        found = next(one for one in rule.comparisons if (one.first, one.second) == ("bare", condition))
+        assert found.low > 0
+
+
+def test_further_conditions_stand_in_table_and_page(file: Path, tmp_path: Path) -> None:  # noqa: F811
+    also = [word for condition in FURTHER for word in ("--also", condition)]
+    done = call("run", file, "--model", "scripted/none=0.9,bare=0.5", "--sessions", "40", *also, "--yes", "--output", tmp_path / "run",
+                "--format", "json", "--recall", "0")  # fmt: skip
     assert done.exit_code == 0, done.output  # type: ignore[attr-defined]
-    assert condition in json.loads(done.stdout)["models"][0]["rules"][0]["conditions"]  # type: ignore[attr-defined]
-    assert {"always": "insisted on", "negated": "turned round", "tautology": "that it is the rule"}[condition] in (
-        tmp_path / "again" / "report.html"
-    ).read_text()
+    held = json.loads(done.stdout)["models"][0]["rules"][0]["conditions"]  # type: ignore[attr-defined]
+    page = (tmp_path / "run" / "report.html").read_text()
+    for condition, words in FURTHER.items():
+        assert condition in held
+        assert words in page

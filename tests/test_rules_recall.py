@@ -70,7 +70,7 @@ def test_no_recall_is_asked_for_where_it_is_turned_off_or_nothing_broke(file: Pa
     (result,) = run_rules(plan, tmp_path / "off", budget=UNLIMITED, listen=silent)
     assert not result.rules[0].recalled and not recall_of(tmp_path / "off")
     assert not choose_steps(plan, read_rows(tmp_path / "off"), {plan.rules[0].id: 1})
-    run_rules(planned(file, "none=0.9,bare=0"), tmp_path / "held", budget=UNLIMITED, listen=silent)
+    run_rules(planned(file, "none=0.9,bare=0", sessions=40), tmp_path / "held", budget=UNLIMITED, listen=silent)
     assert not recall_of(tmp_path / "held")
 
 

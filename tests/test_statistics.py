@@ -298,9 +298,9 @@ def test_holm_matches_hand_worked_case() -> None:
     assert sut.holm_adjust([None]) == (None,)
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@pytest.mark.parametrize("p_values", [[0.5], [0.01, 0.01, 0.2, 1.0, 0.0], [0.9, 0.03, 0.02, 0.04, 0.011, 0.5, 0.012, 0.3]])
 def test_holm_matches_statsmodels(p_values: list[float]) -> None:
+    """Few cases: statsmodels collects garbage at every call."""
     from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped,unused-ignore]
 
     assert sut.holm_adjust(p_values) == pytest.approx(tuple(multipletests(p_values, method="holm")[1]), abs=1e-12)

@@ -12,7 +12,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,6 +171,7 @@ def make_sample(scenario: OfficeScenario, number: int, *, twin: bool, factors: F
     )  # fmt: skip
 
 
+@cache
 def name_model(model: str) -> str:
     """What a model calls itself, from its id; empty where that is not known."""
     held: dict[str, str] = read_yaml(find("office", "words.yaml"))["models"]
