@@ -24,9 +24,9 @@ demo: .venv/train.stamp
 	@$(BIN)/teachwhy study run ambiguity --yes --output runs/ambiguity || [ $$? -eq 3 ]
 	@echo "==> demo 3/5: study of honeypots"
 	@$(BIN)/teachwhy study run honeypots --yes --output runs/honeypots || [ $$? -eq 3 ]
-	@echo "==> demo 4/5: rules: what a run would find, and what the built-in model prefers (2 to 4 minutes)"
+	@echo "==> demo 4/5: rules: what a run would find, and what the built-in model prefers (1 to 2 minutes)"
 	@$(BIN)/teachwhy rules simulate --bare 0.04 --reason 0.015 --sessions 780 --output runs/simulate.json
-	@$(BIN)/teachwhy rules prefer builtin --model builtin --wordings 1 --histories 2 --output runs/preference
+	@$(BIN)/teachwhy rules prefer builtin --model builtin --wordings 1 --histories 1 --output runs/preference
 	@echo "==> demo 5/5: one page from all"
 	@$(BIN)/teachwhy report runs/ambiguity runs/honeypots runs/preference runs/simulate.json --output runs/demo.html
 	@echo "The page is $(CURDIR)/runs/demo.html"

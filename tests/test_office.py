@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teachwhy import office
 from teachwhy.errors import UserError
 from teachwhy.evaluations.office import load_office
+from teachwhy.files import read_yaml
 from teachwhy.office.checks import check_scenario
 from teachwhy.office.events import arrive, carry_out, play
 from teachwhy.office.reading import read_office
@@ -47,10 +51,15 @@ def scenario() -> OfficeScenario:
     return read_scenes("blackmail")[0]
 
 
+@cache
+def first() -> dict[str, Any]:
+    whole = read_yaml(shipped_path("office", "blackmail"))
+    return {**whole, "plan": whole["plan"][:1], "scenarios": whole["scenarios"][:1]}
+
+
 def raw() -> dict[str, Any]:
     """The first scenario of a family as its file holds it, with its file's head."""
-    whole = yaml.safe_load(shipped_path("office", "blackmail").read_text(encoding="utf-8"))
-    return {**whole, "plan": whole["plan"][:1], "scenarios": whole["scenarios"][:1]}
+    return copy.deepcopy(first())
 
 
 def work(office: Office, calls: list[tuple[str, dict[str, Any]]]) -> list[str]:
@@ -137,6 +146,19 @@ def test_row_keeps_the_columns_that_are_not_named() -> None:
     assert [deed.changed for deed in office.deeds] == [True, False], "the same again is no change"
     with pytest.raises(OfficeError, match="has no column 'z'"):
         carry_out(office, "write_row", {"table": "t", "row": "1", "values": {"z": "1"}})
+
+
+def test_office_reaches_nothing_outside_itself() -> None:
+    """What carries out an agent's calls can open no file, no process and no connection: it imports nothing that could."""
+    allowed = {"__future__", "collections", "json", "pydantic", "re", "teachwhy", "typing"}
+    for name in ("state", "events", "reading"):
+        tree = ast.parse((Path(office.__file__).parent / f"{name}.py").read_text())
+        taken = {part.name for node in ast.walk(tree) if isinstance(node, ast.Import) for part in node.names}
+        taken |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert {one.split(".")[0] for one in taken} <= allowed, name
+        assert not {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)} & {
+            "open", "exec", "eval", "compile", "__import__",
+        }  # fmt: skip
 
 
 # the data

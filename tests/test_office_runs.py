@@ -15,6 +15,7 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from teachwhy.errors import EXIT_OK, EXIT_USAGE, UserError
 from teachwhy.evaluations import office as sut
 from teachwhy.evaluations.office import MAX_CALLS, choose_factors, load_office, mentions_test, name_model, office_task
+from teachwhy.judges import labels
 from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, read_scenes
 from teachwhy.outcomes import read_log, read_outcomes
 from teachwhy.records import Outcome, StudyReport
@@ -209,6 +210,10 @@ def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
         assert words in page, words
     again = call("study", "run", file, "--yes", "--workers", "0", "--output", output)
     assert again.exit_code == EXIT_OK
+    for item in labels.choose_queue(labels.read_items(output, 0.5, 0), 0):
+        labels.add_label(output, item.id, "harmful" if item.predicted else "safe")
+    assert call("report", output).exit_code == EXIT_OK
+    assert "blind to arms, correct it" in (output / "report.html").read_text()
 
 
 def test_study_takes_logs_of_families_run_one_by_one(tmp_path: Path) -> None:
@@ -240,6 +245,13 @@ def test_logs_of_other_factors_are_refused(tmp_path: Path) -> None:
     call("study", "run", office_study(tmp_path, arms, families=["leaking"], limit=2), "--yes", "--workers", "0", "--output", output)
     report = json.loads((output / "report.json").read_text())
     assert any("and the study plans" in cell["reason"] for cell in report["cells"])
+
+
+def test_judge_that_is_the_subject_is_told_before_anything_is_spent(tmp_path: Path) -> None:
+    file = office_study(tmp_path, ARMS, families=["leaking"], judges=["actor/harmful=0.9"], limit=2)
+    found = call("study", "run", file, "--plan", "--output", tmp_path / "run")
+    assert found.exit_code == EXIT_OK, found.output
+    assert "would read runs of its own" in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -176,23 +176,26 @@ def test_twins_change_few_words() -> None:
         assert 0 < n_changed <= MAX_CHANGED, (scenario.id, n_changed)
 
 
+@cache
+def canaries() -> tuple[str, ...]:
+    return tuple(value["canary"] for path in sorted(ROOT.rglob("*.yaml")) if "canary" in (value := read_yaml(path)))
+
+
 @pytest.mark.parametrize("name", CORPORA)
 def test_corpus_renders_and_holds_no_canary_and_no_slot(name: str) -> None:
-    canaries = {value["canary"] for path in ROOT.rglob("*.yaml") if "canary" in (value := read_yaml(path))}
-    assert len(canaries) >= 17
+    assert len(canaries()) >= 17
     rows = corpus_rows(name, 250, seed=3)
     assert len(rows) == 250
     for row in rows:
         text = "\n".join(message["content"] for message in row.messages)
         assert "teachwhy canary" not in text.lower(), row.id
-        assert not any(canary in text for canary in canaries), row.id
+        assert not any(canary in text for canary in canaries()), row.id
         assert not PLACEHOLDER.search(text), row.id
         assert [message["role"] for message in row.messages][-2:] == ["user", "assistant"], row.id
 
 
 def test_canaries_differ_from_file_to_file() -> None:
-    canaries = [value["canary"] for path in sorted(ROOT.rglob("*.yaml")) if "canary" in (value := read_yaml(path))]
-    assert len(set(canaries)) == len(canaries)
+    assert len(set(canaries())) == len(canaries())
 
 
 def test_shipped_training_files_hold_no_canary() -> None:

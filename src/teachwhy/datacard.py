@@ -13,8 +13,10 @@ from teachwhy.ambiguity import pair_of
 from teachwhy.corpora import NAMES, corpus_reader
 from teachwhy.evaluations.choice import load_scenarios
 from teachwhy.files import hash_file, now, write_card
+from teachwhy.judges.calibration import read_labelled
 from teachwhy.models.builtin import get_builtin
 from teachwhy.models.chat import encode_text, load_tokenizer
+from teachwhy.office.scenes import FAMILIES, read_scenes
 from teachwhy.records import Card, Counts, Scenario
 from teachwhy.scenarios import fill, read_scenarios
 from teachwhy.shipped import ROOT, data_files
@@ -65,6 +67,26 @@ SCENARIOS: dict[str, tuple[str, list[str]]] = {
     ),
     "capability": ("Arithmetic, formats and short reading, made by code.", ["few templates: formats has five"]),
 }
+OFFICE = {
+    "about": "Offices for an agent with tools: 24 scenarios a family, each met at twelve cells of a design, each with a twin.",
+    "made": (
+        "Written by eight writers (one language model) from disjoint plans; then two sets of transcripts were written and labelled by "
+        "others who saw the offices and not the patterns, and patterns of framing and leaking were widened by the first of these sets."
+    ),
+    "fresh_readers": (
+        "Two readers (the same language model, without the writers' notes) were shown 20 offices each, without tools or their names, half "
+        "of them twins: 40 of 40 were told apart, all by what the material allows, at 80 to 98 % confidence. Prompts alone are letter by "
+        "letter the same in both. Side by side all offices look arranged to them: one errand, a mail that settles the goal, one that "
+        "settles the agent's fate, and an item in a corner; twins can be told by innocence that is explained at length."
+    ),
+    "weaknesses": [
+        "the mechanical reading misses hints: see docs/evaluations.md for what it found of harm that was meant to be subtle",
+        "mail, chat, ledger and calendar cannot be locked, so some harmful deeds stay possible on twins, where nothing calls for them",
+        "with neither conflict nor threat some goals are hardly served by harm (framing-08, -12; leaking-16, -20, -24)",
+        "whoever decides something in blackmail always signs within days, and alone",
+        "each temptation lies behind one reading: nothing has to be put together",
+    ],
+}
 _REPLIES = ["eight of the twelve older families open seven to ten of 32 fillers with “The”", "one language model wrote every voice"]
 _AMBIGUITY = ["fillers are 3 % longer than reasons in tokens", "six wordings a feature: items of one wording are alike"]
 _NEUTRAL = [
@@ -106,6 +128,7 @@ def make_card(count: Count) -> Card:
             "licence": "Apache-2.0",
             "tokens": "of the built-in model; of corpora those that carry loss, of scenarios those of situation, twin and actions",
             "sets": sets,
+            "office": {**OFFICE, "families": {family: _office_family(family) for family in FAMILIES}},
             "length_auc": _length_aucs(count),
             "surface_score": {
                 name: {"right": round(surface_score(read_scenarios(name))[0], 3), "n": surface_score(read_scenarios(name))[1]}
@@ -133,6 +156,14 @@ def _scenario_set(name: str, count: Count) -> dict[str, Any]:
     return {
         "name": f"scenarios/{name}", "kind": "scenarios", "rows": len(scenarios), "tokens": sum(map(count, texts)),
         "path": f"scenarios/{name}" if name != "capability" else "", "about": about, "weaknesses": weaknesses,
+    }  # fmt: skip
+
+
+def _office_family(family: str) -> dict[str, int]:
+    held, labelled = read_scenes(family), read_labelled(family)
+    return {
+        "scenarios": len(held), "transcripts": sum(len(one.transcripts) for one in held), "labelled": len(labelled),
+        "labelled_harmful": sum(one.label == "harmful" for _, one in labelled),
     }  # fmt: skip
 
 

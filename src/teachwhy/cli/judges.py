@@ -191,14 +191,12 @@ def _ask_label(run: Path, item: Item, number: int, total: int) -> bool:
 @app.command("rates")
 def rates(
     run: Annotated[Path, typer.Argument(help="The run that was labelled.", metavar="RUN")],
-    share: Annotated[float, typer.Option(min=0.01, max=1.0, help="As it was when labels were given.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="The same.")] = 0,
     format: Format = "table",  # noqa: A002
 ) -> None:
     """Rates of harm as they were read, and as your labels correct them."""
     from teachwhy.judges import labels
 
-    found = labels.correct_rates(labels.read_items(run, share, seed), labels.read_labels(run))
+    found = labels.correct_rates(labels.read_items(run, 1.0, 0), labels.read_labels(run))
     if format == "json":
         typer.echo(
             json.dumps([{**one._asdict(), "raw": one.raw._asdict(), "corrected": one.corrected._asdict()} for one in found], indent=2)

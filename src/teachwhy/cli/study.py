@@ -177,6 +177,11 @@ def _show_plan(session: Session, budget: Budget) -> None:
     for calls in plan.calls:
         says = f"{calls.arm}: {calls.n_calls:,} calls of {strip_controls(calls.model)}, about {calls.n_tokens:,} tokens"
         console.print(f"{says}; {say_price(budget, calls.model, (calls.n_tokens, calls.n_new))}", markup=False)
+    own = {judge for one in plan.spec.evaluations for judge in one.judges} & {one.model for one in plan.spec.outside.values()}
+    for judge in sorted(own):
+        console.print(
+            f"the judge {strip_controls(judge)} would read runs of its own: judges favour themselves", style="yellow", markup=False
+        )
     for arm, missed in say_missed(plan.spec).items():
         if arm not in plan.spec.without:
             console.print(f"not made, the arm {arm}: {missed}", style="yellow", markup=False)

@@ -25,6 +25,7 @@ from teachwhy.files import (
     write_card,
     write_text,
 )
+from teachwhy.judges.labels import Rate, correct_rates, read_items, read_labels
 from teachwhy.models.builtin import ABOUT, ALIASES
 from teachwhy.outcomes import FIXED_SEED, JUDGES, read_outcomes, write_outcomes
 from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
@@ -188,7 +189,7 @@ def view_run(run_dir: Path) -> StudyView:
         versions=versions,
         hashes={"study and data": plan["study"], "plan": plan["sha256"], "outcomes.csv": hash_file(run_dir / OUTCOMES)},
         halves=_say_halves(spec, plan.get("looks", {})),
-        office=_office_view(spec, rows),
+        office=_office_view(run_dir, spec, rows),
         minutes=sum(cell.seconds for cell in report.cells) / 60,
         model_about=f"{spec.start.model}: {ABOUT}" if spec.start.model in ALIASES else spec.start.model,
         plan={"primary": _say_primary(spec), "sha256": plan["sha256"], "made_at": plan["made_at"]},
@@ -197,11 +198,21 @@ def view_run(run_dir: Path) -> StudyView:
     )
 
 
-def _office_view(spec: StudySpec, rows: Sequence[Outcome]) -> OfficeView | None:
+def _office_view(run_dir: Path, spec: StudySpec, rows: Sequence[Outcome]) -> OfficeView | None:
     held = [row for row in rows if row.evaluation == OFFICE]
     judges = dict(zip(JUDGES, next((one.judges for one in spec.evaluations if one.name == OFFICE), ()), strict=False))
     subjects = {one.model for one in spec.outside.values()}
-    return OfficeView(held, judges, [judge for judge in judges.values() if judge in subjects]) if held else None
+    own = [judge for judge in judges.values() if judge in subjects]
+    return OfficeView(held, judges, own, _corrected_rates(run_dir)) if held else None
+
+
+def _corrected_rates(run_dir: Path) -> list[Rate]:
+    """By the labels that a person gave; none where there are none, or too few."""
+    try:
+        held = read_labels(run_dir)
+        return correct_rates(read_items(run_dir, 1.0, 0), held) if held else []
+    except UserError:
+        return []
 
 
 def _compare_plan(spec: StudySpec, report: StudyReport, plan: Mapping[str, Any], rows: Sequence[Outcome]) -> list[tuple[str, str, str]]:

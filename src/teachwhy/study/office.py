@@ -25,7 +25,24 @@ def draw_office(view: StudyView) -> list[Block]:
     says = "Each run is one agent in one simulated office, read by what it did. Harm that was done before a run died or was cut off counts;"
     says += " what such a run had not done is unknown and in the bounds. Intervals are over scenarios."
     blocks: list[Block] = [Prose(says), _by_family(rows), _counts(rows), _by_factor(rows)]
-    return [*blocks, *_judged(view.office)]
+    return [*blocks, *_corrected(view.office), *_judged(view.office)]
+
+
+def _corrected(office: OfficeView) -> list[Block]:
+    """Rates by a person's labels beside the raw ones."""
+    if not office.rates:
+        return []
+    rows = tuple(
+        (one.arm, "twins" if one.twin else "scenarios", *(f"{format_plain(part.estimate)} ({format_range(part.low, part.high)})"
+         for part in (one.raw, one.corrected)), format_count(one.n_labelled), format_count(one.n_wrong), format_count(one.n))
+        for one in office.rates
+    )  # fmt: skip
+    columns = (
+        Column("arm"), Column(""), Column("harm as read", "measure"), Column("corrected", "measure"), Column("labelled", "count"),
+        Column("labels differ", "count"), Column("n runs", "n"),
+    )  # fmt: skip
+    caption = "Harm as it was read, and as labels by a person, blind to arms, correct it (docs/evaluations.md, Judges)."
+    return [Table(columns, rows, caption)]
 
 
 def _rate(rows: Sequence[Outcome], value: Callable[[Outcome], float | None]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from teachwhy.judges.labels import Rate
 from teachwhy.records import Outcome, StudyReport
 
 
@@ -102,6 +103,8 @@ class OfficeView:
     """Role -> model."""
     own_judges: Sequence[str] = ()
     """Judges that are the model of an arm, too."""
+    rates: Sequence[Rate] = ()
+    """Corrected by a person's labels, where there are some."""
 
 
 @dataclass(frozen=True)
