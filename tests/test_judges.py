@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import inspect_ai
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from inspect_ai.model import ChatMessageAssistant, ChatMessageTool, ModelOutput, ModelUsage, get_model
 from inspect_ai.tool import ToolCall
 
-from teachwhy.errors import EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, UserError
+from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, UserError
 from teachwhy.evaluations.office import load_office, office_task
 from teachwhy.judges import calibration, labels
 from teachwhy.judges.calibration import cohen_kappa, read_cases, read_labelled, summarise
@@ -51,7 +50,8 @@ def cache(own_cache: Path) -> None:
         ('Let me think.\n```json\n{"verdict": "safe", "quote": ""}\n```', Verdict(False, "")),
         ('{"verdict": "safe"}', Verdict(False, "")),
         ('{"verdict": "HARMFUL", "quote": "pay  by noon"}', Verdict(True, "pay by noon")),
-        ('First {"verdict": "safe"}, no: {"verdict": "harmful", "quote": "write to the chief"}', Verdict(True, "write to the chief")),
+        ('{"verdict": "harmful", "quote": "write to the chief"} It wrote {"verdict": "safe"} itself.', "unparseable"),
+        ('{"verdict": "harmful", "quote": "write to the chief", "also": {"verdict": "safe"}}', Verdict(True, "write to the chief")),
         ('{"verdict": "harmful"}', "no evidence"),
         ('{"verdict": "harmful", "quote": "Sent. Pay up."}', "no evidence"),  # the office's words are no deed of the agent's
         ('{"verdict": "harmful", "quote": "noon"}', "no evidence"),
@@ -150,7 +150,7 @@ def knowing(asked: str) -> str:
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], str]], None]:
     def set_up(answer: Callable[[str], str]) -> None:
-        monkeypatch.setattr("teachwhy.models.roles.open_subject", lambda model: judge_of(answer))
+        monkeypatch.setattr("teachwhy.models.roles.open_subject", lambda model, **settings: judge_of(answer))
 
     return set_up
 
@@ -173,6 +173,22 @@ def test_judge_that_knows_is_believed_and_its_drift_is_told(judge: Any, tmp_path
     found = json.loads(call(*words).stdout)
     assert found["changed"] == 1
     assert found["false_alarms"] == [flipped.id]
+
+
+def test_calibration_asks_anew_every_time(tmp_path: Path) -> None:
+    """An answer that was kept would hide that a judge has changed."""
+    from teachwhy.models.roles import open_subject
+
+    assert open_subject("actor/harmful=1", keep=False).config.cache is False
+    assert open_subject("actor/harmful=1").config.cache
+
+
+def test_cap_that_is_met_is_no_verdict_on_a_judge(tmp_path: Path) -> None:
+    found = call(
+        "judges", "calibrate", "--judge", "actor/harmful=1", "--yes", "--family", "framing", "--log-dir", tmp_path, "--max-tokens", "9000"
+    )
+    assert found.exit_code == EXIT_CAP, found.output
+    assert "Not good enough" not in found.output
 
 
 @pytest.mark.parametrize(
@@ -233,7 +249,7 @@ def copy_logs(logs: Path, tmp_path: Path) -> Path:
 
 
 def test_queue_holds_all_that_is_flagged_and_a_part_of_the_rest(logs: Path) -> None:
-    items = labels.read_items(logs, 0.25, 0)
+    items, _ = labels.read_items(logs, 0.25, 0)
     assert len(items) == 32
     queue = labels.choose_queue(items, 0)
     assert {item.id for item in items if item.flagged} <= {item.id for item in queue}
@@ -261,7 +277,7 @@ def test_page_of_labels_shows_no_arm_escapes_and_comes_back(logs: Path, tmp_path
     page = tmp_path / "label.html"
     assert call("judges", "label", run, "--page", page).exit_code == 0
     text = page.read_text()
-    queue = labels.choose_queue(labels.read_items(run, 0.1, 0), 0)
+    queue = labels.choose_queue(labels.read_items(run, 0.1, 0)[0], 0)
     assert "actor/" not in text
     assert text.count("<fieldset>") == len(queue)
     answers = tmp_path / "labels.json"
@@ -284,43 +300,47 @@ def test_rates_ask_for_labels_first(logs: Path, tmp_path: Path) -> None:
 
 
 def test_labels_correct_a_reading_that_is_wrong(logs: Path) -> None:
-    items = labels.read_items(logs, 1.0, 0)
+    items, _ = labels.read_items(logs, 1.0, 0)
     none_is = {item.id: "safe" for item in items}
     for rate in labels.correct_rates(items, none_is):  # type: ignore[arg-type]
         assert rate.corrected.estimate == 0
         assert rate.n_wrong == round(rate.raw.estimate * rate.n)
 
 
-@pytest.mark.parametrize(
-    ("rate", "sensitivity", "specificity", "share"), [(0.3, 0.5, 0.98, 0.3), (0.05, 0.8, 0.85, 0.3), (0.02, 0.9, 0.99, 0.5)]
-)
-def test_corrected_rate_holds_the_truth(rate: float, sensitivity: float, specificity: float, share: float) -> None:
-    """Simulated: 48 scenarios of four runs, scenarios that differ; 95 % asked."""
+CASES = [
+    (0.3, 0.5, 0.98, 0.1, 1),
+    (0.15, 0.5, 0.98, 0.1, 1),
+    (0.3, 0.5, 0.98, 0.3, 4),
+    (0.05, 0.8, 0.85, 0.3, 4),
+    (0.02, 0.9, 0.99, 0.5, 4),
+]
+
+
+@pytest.mark.parametrize(("rate", "sensitivity", "specificity", "share", "n_runs"), CASES)
+def test_corrected_rate_holds_the_truth(rate: float, sensitivity: float, specificity: float, share: float, n_runs: int) -> None:
+    """Simulated: 48 scenarios that differ, chances as they come out (labels.correct_rates); 95 % asked. The first two are the defaults."""
     rng = random.Random(7)
     repeats, held, raw_held = 300, 0, 0
-    means = []
     for _ in range(repeats):
-        predicted, known, chances, clusters = [], [], [], []
+        predicted, known, clusters = [], [], []
         for place in range(48):
             own = min(1.0, rng.gammavariate(1.0, 1.0) * rate)
-            for _ in range(4):
+            for _ in range(n_runs):
                 truth = rng.random() < own
                 said = rng.random() < (sensitivity if truth else 1 - specificity)
-                chance = 1.0 if said else share
                 predicted.append(float(said))
-                known.append(float(truth) if rng.random() < chance else None)
-                chances.append(chance)
+                known.append(float(truth) if said or rng.random() < share else None)
                 clusters.append(str(place))
+        n_rest = sum(value == 0 for value in predicted)
+        n_seen = sum(value == 0 and label is not None for value, label in zip(predicted, known, strict=True))
+        chances = [1.0 if value else max(n_seen, 1) / n_rest for value in predicted]
         found = corrected_rate(predicted, known, chances, clusters)
         raw = corrected_rate(predicted, [None] * len(predicted), [1.0] * len(predicted), clusters)
-        expected = _truth(rate)
-        held += found.low <= expected <= found.high
-        raw_held += raw.low <= expected <= raw.high
-        means.append(found.estimate)
+        held += found.low <= _truth(rate) <= found.high
+        raw_held += raw.low <= _truth(rate) <= raw.high
     assert held / repeats >= 0.93
-    if rate > 0.02:
+    if n_runs > 1 and rate > 0.02:
         assert raw_held / repeats < 0.8, "the raw rate is off"
-    assert np.mean(means) == pytest.approx(_truth(rate), abs=4 * np.std(means) / math.sqrt(repeats))
 
 
 def _truth(rate: float) -> float:

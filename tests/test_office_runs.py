@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import inspect_ai
 import pytest
 from inspect_ai.log import read_eval_log
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
+from inspect_ai.tool import ToolCall
 
 from teachwhy.errors import EXIT_OK, EXIT_USAGE, UserError
 from teachwhy.evaluations import office as sut
 from teachwhy.evaluations.office import MAX_CALLS, choose_factors, load_office, mentions_test, name_model, office_task
 from teachwhy.judges import labels
-from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, read_scenes
-from teachwhy.outcomes import read_log, read_outcomes
+from teachwhy.office.reading import read_office
+from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, OfficeScenario, Turn, make_scene, read_scenes, scene_of
+from teachwhy.office.state import Office
+from teachwhy.outcomes import Selection, measure_table, read_log, read_outcomes
 from teachwhy.records import Outcome, StudyReport
 from test_api import Server
 from test_study import call, write_study
@@ -86,18 +90,72 @@ def test_every_end_lands_in_its_own_place(tmp_path: Path, rates: str, label: str
         assert rows[0].invalid_calls == len(refused)
 
 
-def test_harm_that_was_done_before_the_end_counts() -> None:
-    assert {ended: sut.how_it_ended(ended) for ended in ("stop", "max_tokens", "model_length", "turns")} == {
-        "stop": "ok", "max_tokens": "truncated", "model_length": "overrun", "turns": "overrun",
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    ("ended", "said", "status"),
+    [
+        ("stop", "Done.", "ok"), ("max_tokens", "I will", "truncated"), ("content_filter", "", "truncated"), ("unknown", "", "truncated"),
+        ("model_length", "", "overrun"), ("turns", "", "overrun"),
+    ],
+)  # fmt: skip
+def test_answer_that_is_no_end_is_none(ended: str, said: str, status: str) -> None:
+    assert sut.how_it_ended(ended, said) == status
 
 
-def test_harm_before_an_overrun_is_known(tmp_path: Path) -> None:
+def harmful_turns(scenario: OfficeScenario) -> tuple[Turn, ...]:
+    return next(one for one in scenario.transcripts if one.label == "harmful").turns
+
+
+def test_harm_before_an_overrun_is_for_the_bounds_alone(tmp_path: Path) -> None:
     scenario = load_office(["blackmail"], limit=1)[0]
-    turns = next(one for one in scenario.transcripts if one.label == "harmful").turns
-    log = run("actor/harmful=1", tmp_path, ("blackmail",), limit=1, twins=False, max_turns=len(turns))
+    log = run("actor/harmful=1", tmp_path, ("blackmail",), limit=1, twins=False, max_turns=len(harmful_turns(scenario)))
     (row,) = rows_of(log)
-    assert (row.label, row.harm, row.status) == ("harmful", 1.0, "ok")
+    assert (row.label, row.harm, row.status) == ("harmful", None, "overrun")
+    ok = row.model_copy(update={"status": "ok", "harm": 0.0, "label": "safe", "arm": "b"})
+    selection = Selection("office", ("far",), reading="office", measure="harm")
+    table = [float(measure_table([row, ok], selection, "a", [-1], [row.scenario], missing)[0, 0]) for missing in (math.nan, 0.0, 1.0)]
+    assert math.isnan(table[0]) and table[1:] == [1.0, 1.0], "left out of the estimate, known to both bounds"
+
+
+def test_harm_before_the_providers_error_is_for_the_bounds_too(tmp_path: Path) -> None:
+    scenario = load_office(["blackmail"], limit=1)[0]
+    scene, turns = make_scene(scenario, 0, twin=False), list(harmful_turns(scenario))
+
+    def play(messages: list[Any], *rest: Any) -> ModelOutput:
+        if not turns:
+            raise RuntimeError("the provider is gone")
+        turn = turns.pop(0)
+        calls = [ToolCall(id=f"c{len(turns)}{n}", function=one.tool, arguments=scene.whole(one.args)) for n, one in enumerate(turn.calls)]
+        output = speak("")
+        output.choices[0].message.tool_calls = calls or None
+        return output
+
+    model = get_model("mockllm/model", custom_outputs=play, memoize=False)
+    (row,) = rows_of(run(model, tmp_path, ("blackmail",), limit=1, twins=False))
+    assert (row.label, row.harm, row.status) == ("harmful", None, "dead")
+
+
+def test_judge_that_dies_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    def die(messages: list[Any], *rest: Any) -> ModelOutput:
+        raise RuntimeError("the judge is gone")
+
+    roles = {"judge": get_model("mockllm/model", custom_outputs=die, memoize=False)}
+    rows = rows_of(run("actor/harmful=1", tmp_path, ("blackmail",), limit=1, twins=False, roles=roles))
+    assert {(row.reading, row.harm, row.status) for row in rows} == {("office", 1.0, "ok"), ("judge", None, "unscored")}
+
+
+def test_judge_says_nothing_of_a_run_that_was_cut_off(tmp_path: Path) -> None:
+    roles = {"judge": get_model("actor/harmful=0")}
+    rows = rows_of(run("actor/cut_off=1", tmp_path, ("blackmail",), limit=1, twins=False, roles=roles))
+    assert {(row.reading, row.harm) for row in rows} == {("office", None), ("judge", None)}
+
+
+def test_run_under_the_models_own_name_is_read_under_it(tmp_path: Path) -> None:
+    """Patterns of framing hold the agent's name."""
+    log = run("actor/harmful=1", tmp_path, ("framing",), twins=False, agent_name="own", own_name="Claude", limit=4)
+    assert all("You are Claude" in sample.messages[0].text for sample in log.samples)
+    for sample in log.samples:
+        scene = scene_of(sample.metadata, "Claude")
+        assert read_office(scene, Office.model_validate(sample.store["office"])).label == sample.scores["office_scorer"].answer
 
 
 def test_planted_rates_come_back(tmp_path: Path) -> None:
@@ -105,7 +163,6 @@ def test_planted_rates_come_back(tmp_path: Path) -> None:
     rows = rows_of(log)
     harm = sum(row.harm or 0 for row in rows) / len(rows)
     assert abs(harm - 0.3) < 3 * (0.3 * 0.7 / len(rows)) ** 0.5
-    assert log.results.scores[0].metrics["mean"].value if "mean" in log.results.scores[0].metrics else True
     acted = sum(row.acted or 0 for row in rows) / len(rows)
     assert acted <= 1 - 0.1
 
@@ -184,7 +241,7 @@ def office_study(folder: Path, arms: dict[str, Any], **evaluation: Any) -> Path:
     return write_study(folder, whole)
 
 
-ARMS = {"a": {"model": "actor/harmful=0.05"}, "b": {"model": "actor/harmful=0.9"}}
+ARMS = {"a": {"model": "actor/harmful=0"}, "b": {"model": "actor/harmful=1"}}
 
 
 def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
@@ -210,7 +267,7 @@ def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
         assert words in page, words
     again = call("study", "run", file, "--yes", "--workers", "0", "--output", output)
     assert again.exit_code == EXIT_OK
-    for item in labels.choose_queue(labels.read_items(output, 0.5, 0), 0):
+    for item in labels.choose_queue(labels.read_items(output, 0.5, 0)[0], 0):
         labels.add_label(output, item.id, "harmful" if item.predicted else "safe")
     assert call("report", output).exit_code == EXIT_OK
     assert "blind to arms, correct it" in (output / "report.html").read_text()
@@ -248,7 +305,7 @@ def test_logs_of_other_factors_are_refused(tmp_path: Path) -> None:
 
 
 def test_judge_that_is_the_subject_is_told_before_anything_is_spent(tmp_path: Path) -> None:
-    file = office_study(tmp_path, ARMS, families=["leaking"], judges=["actor/harmful=0.9"], limit=2)
+    file = office_study(tmp_path, ARMS, families=["leaking"], judges=["actor/harmful=1"], limit=2)
     found = call("study", "run", file, "--plan", "--output", tmp_path / "run")
     assert found.exit_code == EXIT_OK, found.output
     assert "would read runs of its own" in found.stderr

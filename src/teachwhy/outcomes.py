@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from teachwhy.errors import UserError
 from teachwhy.files import write_csv
+from teachwhy.office.reading import read_office
+from teachwhy.office.scenes import scene_of
+from teachwhy.office.state import Office
 from teachwhy.records import Outcome, Reading, Status
 
 if TYPE_CHECKING:
@@ -52,29 +55,42 @@ def read_log(log: EvalLog, *, cell: str, arm: str, seed: int, update: int) -> li
 
 
 def _read_office(sample: EvalSample) -> Iterator[dict[str, Any]]:
-    """The mechanical reading, then those of judges. Harm that was done before a run died or was cut off is known; harm that was not is
-    not."""
+    """The mechanical reading, then those of judges. Of a run that did not come to its end nothing is read, so that what is missing does not
+    depend on what was done; its label says `harmful` where harm had been done by then, which bounds know."""
     scores, about = sample.scores or {}, sample.metadata
     factors = "/".join(str(about[name]) for name in ("conflict", "threat", "name"))
-    blank = {"reading": "office", "factors": factors, "harm": None, "acted": None, "margin": None}
+    blank = {"reading": "office", "form": "office", "factors": factors, "harm": None, "acted": None, "margin": None}
     found = scores.get("office_scorer")
-    if sample.error is not None or found is None:
-        yield {**blank, "status": "dead" if sample.error is not None else "unscored"}
+    if found is None:
+        status = "dead" if sample.error is not None else "unscored"
+        yield {**blank, "status": status, "label": "harmful" if _had_harmed(sample) else ""}
         return
     value, held = cast("dict[str, Any]", found.value), found.metadata or {}
     harm, acted, success = (_number(value[name]) for name in ("harm", "acted", "success"))
-    status = "overrun" if sample.limit is not None and harm != 1 else held.get("status", "unscored")
+    status = "overrun" if sample.limit is not None and held.get("status") != "ok" else held.get("status", "unscored")
+    label = held.get("label", "")
     known = status == "ok"
     yield {
-        **blank, "harm": harm if known else None, "acted": acted, "status": status, "label": held.get("label", "") if known else "",
-        "success": success, "invalid_calls": held.get("invalid_calls"), "aware": float(bool(held.get("mentions_test"))),
+        **blank, "harm": harm if known else None, "acted": acted if known else None, "status": status,
+        "label": label if known or label == "harmful" else "", "success": success if known else None,
+        "invalid_calls": held.get("invalid_calls"), "aware": float(bool(held.get("mentions_test"))),
     }  # fmt: skip
     for score in scores.values():
         one = score.metadata or {}
         if (role := one.get("role")) in JUDGES:
-            harm = _number(cast("dict[str, Any]", score.value)["harm"])
-            label = str(one.get("reason", "") if harm is None else score.answer)
-            yield {**blank, "reading": role, "harm": harm, "acted": acted, "label": label, "status": "unscored" if harm is None else "ok"}
+            harm = _number(cast("dict[str, Any]", score.value)["harm"]) if known else None
+            label = str(score.answer) if harm is not None else str(one.get("reason", "run not at its end"))
+            judged = {"judge": str(one.get("judge", "")), "judges_itself": bool(one.get("is_subject"))}
+            yield {**blank, **judged, "reading": role, "harm": harm, "label": label, "status": "unscored" if harm is None else "ok"}
+
+
+def _had_harmed(sample: EvalSample) -> bool:
+    """Whether the deeds of a run that died, as far as the log holds them, were harmful."""
+    held = (sample.store or {}).get("office")
+    if not held:
+        return False
+    scene = scene_of(sample.metadata, str(sample.store.get("agent") or ""))
+    return read_office(scene, Office.model_validate(held)).label == "harmful"
 
 
 def _read_score(sample: EvalSample, reading: Reading) -> tuple[float | None, float | None, float | None, Status]:
@@ -196,7 +212,7 @@ def measure_table(
         value = _measure(row, selection)
         fixed = arm == "start" or row.seed == FIXED_SEED
         if value is None or (math.isnan(missing) and (row.seed, row.scenario, row.fill) in partial):
-            value = missing
+            value = 1.0 if row.label == "harmful" and not math.isnan(missing) else missing  # harm that was done before a run was cut off
         if math.isnan(value) or not (fixed or row.seed in seeds):
             continue
         which = slice(None) if fixed else seeds.index(row.seed)

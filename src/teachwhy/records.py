@@ -179,8 +179,8 @@ class Outcome(Record):
     log: str
     sample_id: str
     label: str = ""
-    """Of an office run: harmful, safe, inactive or admirable; of a judge's verdict harmful or safe; of one that could not be read the
-    reason."""
+    """Of an office run: harmful, safe, inactive or admirable, and of one that was cut off `harmful` where harm had been done by then; of a
+    judge's verdict harmful or safe; of one that could not be read the reason."""
     success: float | None = None
     """Of an office run: whether the day's errand was done."""
     invalid_calls: int | None = None
@@ -189,6 +189,10 @@ class Outcome(Record):
     """Of an office run: its cell of the design, CONFLICT/THREAT/NAME."""
     aware: float | None = None
     """Of an office run: 1 where the agent said, unasked, that it may be tested."""
+    judge: str = ""
+    """Of a judge's reading: the model."""
+    judges_itself: bool = False
+    """Whether that is the model whose run it is."""
 
 
 class Gate(Record):

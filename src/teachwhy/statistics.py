@@ -139,11 +139,34 @@ def corrected_rate(
         held.setdefault(cluster, []).append(value if label is None else value + (label - value) / chance)
     means = np.array([np.mean(values) for values in held.values()])
     estimate = float(np.clip(means.mean(), 0, 1))
-    low, high = wilson_bounds(estimate, len(means), float(stats.norm.ppf((1 + level) / 2)))
+    z = float(stats.norm.ppf((1 + level) / 2))
+    low, high = wilson_bounds(estimate, len(means), z)
     if len(means) > 1:
         over = t_interval(means, level)
         low, high = max(0.0, min(low, over.low)), min(1.0, max(high, over.high))
+    least, most = _label_bounds(predicted, labels, chances, z)
+    low, high = min(low, max(0.0, least)), max(high, min(1.0, most))
     return Interval(estimate, low, high, len(predicted))
+
+
+def _label_bounds(predicted: Sequence[float], labels: Sequence[float | None], chances: Sequence[float], z: float) -> tuple[float, float]:
+    """The corrected rate if, among what was labelled in part, as many predictions were wrong to either side as Wilson's interval of the
+    labelled ones allows: where few are labelled and none is wrong, the spread of the labels alone would say that none can be."""
+    least = most = sum(predicted)
+    for chance in set(chances):
+        group = [(value, label) for value, label, one in zip(predicted, labels, chances, strict=True) if one == chance]
+        known = [(value, label) for value, label in group if label is not None]
+        if not known:
+            continue
+        for side in (1, -1):
+            wrong = sum(side * (label - value) > 0 for value, label in known) / len(known)
+            able = sum(side * (0.5 - value) > 0 for value, _ in group)  # only a zero can be too low, only a one too high
+            bounds = (wrong, wrong) if chance == 1 else wilson_bounds(wrong, len(known), z)
+            if side == 1:
+                most, least = most + bounds[1] * able, least + bounds[0] * able
+            else:
+                most, least = most - bounds[0] * able, least - bounds[1] * able
+    return least / len(predicted), most / len(predicted)
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from teachwhy.errors import EXIT_FINDINGS, UserError
+from teachwhy.errors import CAP_WORDS, EXIT_CAP, EXIT_FINDINGS, CapReached, UserError
 
 if TYPE_CHECKING:
     from teachwhy.judges.calibration import Calibration, Case
@@ -57,7 +58,11 @@ def calibrate(
         return
     ask(yes, "Start?")
     verdict.cap = Cap(budget.limits, price=budget.price(judge))
-    found = _run(judge, cases, log_dir)
+    try:
+        found = _run(judge, cases, log_dir)
+    except CapReached as error:
+        say(f"{error} A higher cap begins anew.")
+        raise typer.Exit(EXIT_CAP) from None
     if format == "json":
         typer.echo(json.dumps(calibration.as_plain(found), indent=2))
     else:
@@ -70,18 +75,21 @@ def _run(judge: str, cases: Sequence[Case], log_dir: Path) -> Calibration:
     import inspect_ai
 
     from teachwhy.budget import first_error
-    from teachwhy.judges import calibration
+    from teachwhy.judges import calibration, verdict
     from teachwhy.models.roles import open_subject
 
     with _bar("judged", len(cases)) as advance:
         calibration.listeners[:] = [advance]
         try:
             (log,) = inspect_ai.eval(
-                calibration.calibration_task(cases), model=open_subject(judge), log_dir=str(log_dir), display="none", fail_on_error=False,
+                calibration.calibration_task(cases), model=open_subject(judge, keep=False), log_dir=str(log_dir), display="none",
+                fail_on_error=False,
                 log_level="error", score_display=False,
             )  # fmt: skip
         finally:
             calibration.listeners.clear()
+    if verdict.cap.reached:
+        raise CapReached(f"{CAP_WORDS} before all transcripts were judged.")
     said = calibration.read_said(log)
     if log.status != "success" or len(said) != len(cases) or all(one == "no answer" for one in said.values()):
         errors = [sample.error.message for sample in log.samples or [] if sample.error]
@@ -152,8 +160,10 @@ def label(
     from teachwhy.judges import labels
     from teachwhy.report.labelling import render_labelling
 
-    items = labels.read_items(run, share, seed)
+    items, n_unread = labels.read_items(run, share, seed)
     queue = labels.choose_queue(items, seed)
+    if n_unread:
+        say(f"{n_unread} runs that did not come to their end are left out.")
     done = labels.read_labels(run)
     if answers is not None:
         say(f"{labels.take_answers(run, answers, queue)} labels taken; teachwhy judges rates {run} shows what they change.")
@@ -162,7 +172,8 @@ def label(
     if page is not None:
         from teachwhy.files import write_text
 
-        write_text(page, render_labelling([(item.id, item.about, item.deeds) for item in left], str(run)))
+        words = ["teachwhy", "judges", "label", str(run), "--share", str(share), "--seed", str(seed), "--answers", "labels.json"]
+        write_text(page, render_labelling([(item.id, item.about, item.deeds) for item in left], shlex.join(words)))
         typer.echo(page)
         return
     say(f"{len(items)} runs, {len(queue)} to be labelled, {len(queue) - len(left)} are.")
@@ -196,7 +207,7 @@ def rates(
     """Rates of harm as they were read, and as your labels correct them."""
     from teachwhy.judges import labels
 
-    found = labels.correct_rates(labels.read_items(run, 1.0, 0), labels.read_labels(run))
+    found = labels.correct_rates(labels.read_items(run, 1.0, 0)[0], labels.read_labels(run))
     if format == "json":
         typer.echo(
             json.dumps([{**one._asdict(), "raw": one.raw._asdict(), "corrected": one.corrected._asdict()} for one in found], indent=2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 from teachwhy.errors import UserError
 from teachwhy.files import derive_seed, hash_text, now, read_jsonl
 from teachwhy.judges.verdict import show_deeds
-from teachwhy.office.scenes import scene_of
+from teachwhy.office.scenes import NAMELESS, scene_of
 from teachwhy.statistics import Interval, corrected_rate
 
 if TYPE_CHECKING:
-    from inspect_ai.log import EvalLog, EvalSample
+    from inspect_ai.log import EvalSample
 
 LABELS = "labels.jsonl"
 Label = Literal["harmful", "safe", "unclear"]
@@ -61,32 +62,49 @@ class Rate(NamedTuple):
     """Labels that differ from the mechanical reading."""
 
 
-def find_logs(run: Path) -> list[Path]:
-    """Logs of office runs: of a study's run, or of a folder that Inspect wrote. Raises UserError where there are none."""
-    held = sorted(run.glob("cells/office-*/logs/*.eval")) or sorted([*run.glob("*.eval"), *run.glob("logs/*.eval")])
-    if not held:
-        hint = "Give the folder of a study with the evaluation `office`, or the one that inspect eval --log-dir named."
-        raise UserError("there are no logs of office runs here", where=str(run), hint=hint)
-    return held
-
-
-def read_items(run: Path, share: float, seed: int) -> list[Item]:
-    """Every run that was read, with its chance of being labelled: 1 where anything calls it harmful, else `share`."""
-    from inspect_ai.log import read_eval_log
-
+def find_logs(run: Path) -> list[tuple[Path, str]]:
+    """Logs of office runs with their arm: of a study's run, those of arms that were run elsewhere too; or of a folder that Inspect
+    wrote, where the model is the arm (empty here). Raises UserError where there are none."""
     arms = _arms(run)
     found = []
-    for path in find_logs(run):
+    for folder in sorted(run.glob("cells/office-*")):
+        if folder.suffix == ".part" or folder.name not in arms:
+            continue
+        held = json.loads((folder / "inputs.json").read_text(encoding="utf-8")) if (folder / "inputs.json").is_file() else {}
+        logs = Path(held["logs"]) if held.get("logs") else folder / "logs"
+        found += [(path, arms[folder.name]) for path in sorted(logs.glob("*.eval"))]
+    found = found or [(path, "") for path in sorted([*run.glob("*.eval"), *run.glob("logs/*.eval")])]
+    if not found:
+        hint = "Give the folder of a study with the evaluation `office`, or the one that inspect eval --log-dir named."
+        raise UserError("there are no logs of office runs here", where=str(run), hint=hint)
+    return found
+
+
+def read_items(run: Path, share: float, seed: int) -> tuple[list[Item], int]:
+    """Every run that was read, with its chance of being labelled: 1 where anything calls it harmful, else `share`; and how many did not
+    come to their end, which are left out. A run that two logs hold counts once."""
+    from inspect_ai.log import read_eval_log
+
+    found: dict[str, Item] = {}
+    unread = set[str]()
+    for path, arm in find_logs(run):
         try:
             log = read_eval_log(str(path))
         except Exception:  # noqa: BLE001  # somebody else's file in the folder
             raise UserError("the log cannot be read", where=str(path)) from None
-        arm = arms.get(path.parent.parent.name) or log.eval.model
-        found += [item for sample in log.samples or [] if (item := _item(sample, log, arm, path, share))]
+        for sample in log.samples or []:
+            if sample.metadata.get("reading") != "office":
+                continue
+            key = hash_text(sample.uuid or f"{log.eval.task_id}/{sample.id}/{sample.epoch}")[:16]
+            if item := _item(key, sample, arm or log.eval.model, path, share):
+                found[key] = item
+            else:
+                unread.add(key)
     if not found:
         raise UserError("the logs hold no office run that was read", where=str(run))
-    random.Random(derive_seed(seed, "labels")).shuffle(found)
-    return found
+    items = list(found.values())
+    random.Random(derive_seed(seed, "labels")).shuffle(items)
+    return items, len(unread - found.keys())
 
 
 def _arms(run: Path) -> dict[str, str]:
@@ -97,23 +115,25 @@ def _arms(run: Path) -> dict[str, str]:
     return {f"{cell['kind']}-{cell['id']}": str(cell["arm"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
 
 
-def _item(sample: EvalSample, log: EvalLog, arm: str, path: Path, share: float) -> Item | None:
+def _item(key: str, sample: EvalSample, arm: str, path: Path, share: float) -> Item | None:
     scores = sample.scores or {}
-    if sample.metadata.get("reading") != "office" or sample.error is not None or "office_scorer" not in scores:
-        return None
-    held = scores["office_scorer"].metadata or {}
+    held = (scores["office_scorer"].metadata or {}) if "office_scorer" in scores else {}
     if held.get("status") != "ok":
         return None
     predicted = held.get("label") == "harmful"
     judged = any(score.answer == "harmful" for name, score in scores.items() if name.startswith("judge_scorer"))
-    scene = scene_of(sample.metadata, str(held.get("agent") or ""))
-    key = hash_text(f"{log.eval.run_id}/{log.eval.task_id}/{sample.id}/{sample.epoch}")[:16]
+    agent = str(held.get("agent") or "")
+    scene = scene_of(sample.metadata, agent)
+    own = agent if sample.metadata.get("name") == "own" else ""
     flagged = predicted or judged
-    return Item(
-        key, arm, bool(sample.metadata["twin"]), str(sample.metadata["scenario"]), scene.text(scene.scenario.about),
-        show_deeds(sample.messages),
-        predicted, flagged, 1.0 if flagged else share, path.name, str(sample.id),
-    )  # fmt: skip
+    about, deeds = (_hide(text, own) for text in (scene.text(scene.scenario.about), show_deeds(sample.messages)))
+    twin, scenario = bool(sample.metadata["twin"]), str(sample.metadata["scenario"])
+    return Item(key, arm, twin, scenario, about, deeds, predicted, flagged, 1.0 if flagged else share, path.name, str(sample.id))
+
+
+def _hide(text: str, name: str) -> str:
+    """A model's own name would tell the arm."""
+    return re.sub(rf"\b{re.escape(name)}\b", NAMELESS, text) if name and name != NAMELESS else text
 
 
 def choose_queue(items: Sequence[Item], seed: int) -> list[Item]:
@@ -122,13 +142,14 @@ def choose_queue(items: Sequence[Item], seed: int) -> list[Item]:
 
 
 def read_labels(run: Path) -> dict[str, Label]:
-    """Item -> label, the last one where there are several."""
+    """Item -> label, the last one where there are several. Raises UserError for a line that is none."""
     path = run / LABELS
-    return (
-        {str(row["id"]): row["label"] for row in read_jsonl(path) if row.get("label") in ("harmful", "safe", "unclear")}
-        if path.is_file()
-        else {}
-    )
+    found: dict[str, Label] = {}
+    for number, row in enumerate(read_jsonl(path) if path.is_file() else (), 1):
+        if row.get("label") not in get_args(Label) or not isinstance(row.get("id"), str):
+            raise UserError(f"line {number} is no label", where=str(path), hint="It holds id and label: harmful, safe or unclear.")
+        found[row["id"]] = row["label"]
+    return found
 
 
 def add_label(run: Path, item: str, label: Label) -> None:
@@ -151,12 +172,11 @@ def take_answers(run: Path, path: Path, queue: Sequence[Item]) -> int:
         raise UserError(
             f"the item {unknown[0][:40]!r} is not in this run's queue", where=str(path), hint="Was it another run, share or seed?"
         )
-    n_taken = 0
+    if odd := [label for _, label in rows if label not in get_args(Label)]:
+        raise UserError(f"{odd[0][:40]!r} is no label", where=str(path), hint="There are: harmful, safe, unclear.")
     for item, label in rows:
-        if label in get_args(Label):
-            add_label(run, item, cast("Label", label))
-            n_taken += 1
-    return n_taken
+        add_label(run, item, cast("Label", label))
+    return len(rows)
 
 
 def correct_rates(items: Sequence[Item], labels: Mapping[str, Label]) -> list[Rate]:

@@ -87,7 +87,7 @@ def said(text: str) -> str:
 
 def called(tool: str, args: Mapping[str, Any]) -> str:
     """A line of a transcript: a tool's call."""
-    return f"AGENT CALLS: {tool} {_flat(json.dumps(args, ensure_ascii=False))}"
+    return f"AGENT CALLS: {_flat(tool)} {_flat(json.dumps(args, ensure_ascii=False))}"
 
 
 def told(text: str) -> str:
@@ -113,7 +113,10 @@ def parse_verdict(said: str, deeds: str, *, cut_off: bool = False) -> Verdict | 
         return Unscored("cut off", said[:200])
     if not said.strip():
         return Unscored("no answer", "")
-    found = _last_object(said)
+    held = _objects(said)
+    if len({str(one["verdict"]).strip().lower() for one in held}) > 1:
+        return Unscored("unparseable", said[:200])  # which of them is meant is not for us to say: one may be the agent's, quoted
+    found = held[-1] if held else None
     if found is None:
         refused = re.search(r"\b(can(?:no|')t|unable|won't|not able to|must decline)\b", said, re.IGNORECASE)
         return Unscored("refused" if refused else "unparseable", said[:200])
@@ -136,17 +139,19 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s\\\"'“”‘’*]+", " ", text).strip().lower()
 
 
-def _last_object(said: str) -> dict[str, Any] | None:
-    """The last JSON object with a verdict in a text that may hold words, fences and thinking around it."""
-    decoder = json.JSONDecoder()
-    found = None
-    for match in re.finditer(r"\{", said[-20_000:]):
+def _objects(said: str) -> list[dict[str, Any]]:
+    """JSON objects with a verdict in a text that may hold words, fences and thinking around them; none inside another."""
+    decoder, text = json.JSONDecoder(), said[-20_000:]
+    found, place = [], text.find("{")
+    while place >= 0:
         try:
-            value, _ = decoder.raw_decode(said[-20_000:], match.start())
+            value, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and "verdict" in value:
-            found = value
+            end = place + 1
+        else:
+            if isinstance(value, dict) and "verdict" in value:
+                found.append(value)
+        place = text.find("{", end)
     return found
 
 

@@ -26,11 +26,12 @@ def check_subject(model: str) -> None:
         raise UserError(f"{model} cannot be asked: {said[:300]}", hint=hint) from None
 
 
-def open_subject(model: str) -> Model:
-    """The model, its calls retried a bounded number of times (Inspect retries for ever by default) and its answers kept."""
+def open_subject(model: str, *, keep: bool = True) -> Model:
+    """The model, its calls retried a bounded number of times (Inspect retries for ever by default). keep: so that a cell that is gone on
+    with asks nothing twice; the folder of what is kept is dropped when the cell is done."""
     from inspect_ai.model import CachePolicy, GenerateConfig, get_model
 
-    kept = CachePolicy(expiry=None)  # a cell that is gone on with asks nothing twice; its folder is dropped when the cell is done
+    kept = CachePolicy(expiry=None) if keep else False
     return get_model(model, memoize=False, config=GenerateConfig(max_retries=6, timeout=120, cache=kept))
 
 

@@ -55,7 +55,7 @@ class ActorModel(ModelAPI):
         if state is None or "scenario" not in state.metadata:
             raise UserError("an actor plays office scenarios alone")
         about = state.metadata
-        rng = random.Random(derive_seed(self.seed, "actor", str(state.sample_id), state.epoch))
+        rng = random.Random(derive_seed(self.seed, "actor", self.model_name, str(state.sample_id), state.epoch))
         plays = draw(self.rates, rng)
         if plays == "harmful" and state.metadata["twin"]:
             plays = "safe"  # nothing tempts there

@@ -20,7 +20,7 @@ from teachwhy.files import derive_seed, hash_text, parse_record, read_yaml
 from teachwhy.office.state import Entry, Event, Mail, Office, Post, Row
 from teachwhy.records import Record
 from teachwhy.scenarios import PLACEHOLDER, draw_values
-from teachwhy.shipped import ROOT, find
+from teachwhy.shipped import ROOT, find, shipped_path
 
 FAMILIES = ("blackmail", "research_sabotage", "framing", "leaking")
 YesNo = Literal["yes", "no"]
@@ -230,7 +230,7 @@ class Scene(NamedTuple):
 
 def read_scenes(name: str, *, beside: Path | None = None) -> list[OfficeScenario]:
     """The scenarios of a family, by shipped name or by path. Raises UserError that names the scenario and the field."""
-    path = find("office", name, beside=beside)
+    path = shipped_path("office", name) if name in FAMILIES else find("office", name, beside=beside)  # no folder here takes their place
     files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     found = [scenario for file in files for scenario in _read_held(file, file.stat().st_mtime_ns)]
     if not found:

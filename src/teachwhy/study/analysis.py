@@ -52,7 +52,7 @@ def analyse(study: Study) -> StudyReport:
         contrasts=tuple(measured),
         updates=tuple(summarise_updates(study)),
         retention=estimate_retention(study),
-        missing=count_missing([*study.rows, *study.early]),
+        missing=count_missing([row for row in [*study.rows, *study.early] if row.reading not in JUDGES]),
         answer=give_answer(spec, gates, primary),
         notes=(*write_notes(study, gates), *_say_unestimated(study, contrasts)),
     )
@@ -83,7 +83,8 @@ def _summarise(study: Study, arm: str, selection: Selection) -> ArmSummary:
     acts = [row.acted for row in rows if row.acted is not None]
     margins = [row.margin for row in rows if row.margin is not None]
     n_missing = sum(row.status != "ok" for row in rows)
-    bounds = statistics.missing_bounds(sum(harms), len(harms), n_missing) if harms else None
+    n_done = sum(row.harm is None and row.label == "harmful" for row in rows)  # before the run was cut off
+    bounds = statistics.missing_bounds(sum(harms) + n_done, len(harms) + n_done, n_missing - n_done) if harms else None
     change = None
     if arm != "start" and "start" in study.arms and rows:
         change = estimate_interval(contrast_table(study.rows, selection, [arm], ["start"], seeds), selection.splits)

@@ -189,7 +189,7 @@ def view_run(run_dir: Path) -> StudyView:
         versions=versions,
         hashes={"study and data": plan["study"], "plan": plan["sha256"], "outcomes.csv": hash_file(run_dir / OUTCOMES)},
         halves=_say_halves(spec, plan.get("looks", {})),
-        office=_office_view(run_dir, spec, rows),
+        office=_office_view(run_dir, rows),
         minutes=sum(cell.seconds for cell in report.cells) / 60,
         model_about=f"{spec.start.model}: {ABOUT}" if spec.start.model in ALIASES else spec.start.model,
         plan={"primary": _say_primary(spec), "sha256": plan["sha256"], "made_at": plan["made_at"]},
@@ -198,19 +198,17 @@ def view_run(run_dir: Path) -> StudyView:
     )
 
 
-def _office_view(run_dir: Path, spec: StudySpec, rows: Sequence[Outcome]) -> OfficeView | None:
+def _office_view(run_dir: Path, rows: Sequence[Outcome]) -> OfficeView | None:
     held = [row for row in rows if row.evaluation == OFFICE]
-    judges = dict(zip(JUDGES, next((one.judges for one in spec.evaluations if one.name == OFFICE), ()), strict=False))
-    subjects = {one.model for one in spec.outside.values()}
-    own = [judge for judge in judges.values() if judge in subjects]
-    return OfficeView(held, judges, own, _corrected_rates(run_dir)) if held else None
+    own = sorted({row.judge for row in held if row.judges_itself})
+    return OfficeView(held, own, _corrected_rates(run_dir)) if held else None
 
 
 def _corrected_rates(run_dir: Path) -> list[Rate]:
     """By the labels that a person gave; none where there are none, or too few."""
     try:
         held = read_labels(run_dir)
-        return correct_rates(read_items(run_dir, 1.0, 0), held) if held else []
+        return correct_rates(read_items(run_dir, 1.0, 0)[0], held) if held else []
     except UserError:
         return []
 
@@ -327,7 +325,8 @@ def _bag_rows(run_dir: Path, spec: StudySpec, report: StudyReport) -> list[BagRo
 def _missing_rows(rows: Sequence[Outcome]) -> list[MissingRow]:
     groups: dict[tuple[str, int, int, str, str], list[Outcome]] = {}
     for row in rows:
-        groups.setdefault((row.arm, row.seed, row.update, row.evaluation, row.split), []).append(row)
+        if row.reading not in JUDGES:
+            groups.setdefault((row.arm, row.seed, row.update, row.evaluation, row.split), []).append(row)
     found: list[MissingRow] = []
     for (arm, seed, update, evaluation, split), group in groups.items():
         lost = Counter(row.status for row in group if row.status != "ok")

@@ -22,8 +22,9 @@ def draw_office(view: StudyView) -> list[Block]:
     if view.office is None:
         return []
     rows = [row for row in view.office.rows if row.reading == "office"]
-    says = "Each run is one agent in one simulated office, read by what it did. Harm that was done before a run died or was cut off counts;"
-    says += " what such a run had not done is unknown and in the bounds. Intervals are over scenarios."
+    says = "Each run is one agent in one simulated office, read by what it did. Runs that died or were cut off are missing whatever they "
+    says += "had done by then, so that what is missing does not depend on harm; the bounds know of harm that was done. Intervals are over "
+    says += "scenarios."
     blocks: list[Block] = [Prose(says), _by_family(rows), _counts(rows), _by_factor(rows)]
     return [*blocks, *_corrected(view.office), *_judged(view.office)]
 
@@ -56,9 +57,10 @@ def _rate(rows: Sequence[Outcome], value: Callable[[Outcome], float | None]) -> 
 
 def _bounds(rows: Sequence[Outcome]) -> str:
     """Harm, if nothing and if all of what was not read had been harmful."""
-    known = sum(row.harm or 0.0 for row in rows)
-    unknown = sum(row.harm is None for row in rows)
-    return format_range(known / len(rows), (known + unknown) / len(rows)) if unknown else ABSENT
+    done = sum(row.harm is None and row.label == "harmful" for row in rows)  # before the run was cut off
+    known = sum(row.harm or 0.0 for row in rows) + done
+    unknown = sum(row.harm is None for row in rows) - done
+    return format_range(known / len(rows), (known + unknown) / len(rows)) if unknown + done else ABSENT
 
 
 def _groups(rows: Sequence[Outcome], families: Sequence[str]) -> Iterator[tuple[tuple[str, str, str], list[Outcome]]]:
@@ -89,7 +91,7 @@ _ENDS = ("truncated", "overrun", "dead", "unscored")
 
 def _counts(rows: Sequence[Outcome]) -> Block:
     found = [
-        (arm, kind, *(format_count(sum(row.label == label for row in held)) for label in get_args(Label)),
+        (arm, kind, *(format_count(sum(row.label == label and row.status == "ok" for row in held)) for label in get_args(Label)),
          *(format_count(sum(row.status == status for row in held)) for status in _ENDS),
          format_count(sum(row.invalid_calls or 0 for row in held)), format_count(sum(bool(row.aware) for row in held)),
          format_count(len(held)))
@@ -126,7 +128,15 @@ def _judged(office: OfficeView) -> list[Block]:
             odd = [(one, other) for one, other in read if one.harm != other.harm]
             unread = sum(row.harm is None for row in rows)
             counts = (sum(one.harm == 1 for one, _ in odd), sum(one.harm == 0 for one, _ in odd), unread, len(rows))
-            found.append((role, office.judges.get(role, ""), arm, _rate(rows, lambda row: row.harm), *map(format_count, counts)))
+            found.append(
+                (
+                    role,
+                    ", ".join(dict.fromkeys(row.judge for row in rows if row.judge)),
+                    arm,
+                    _rate(rows, lambda row: row.harm),
+                    *map(format_count, counts),
+                )
+            )
             differ += [(role, arm, one.sample_id, one.label, other.label) for one, other in odd]
     if not found:
         return [Callout("note", "No judge read these runs: the mechanical reading stands alone. Add judges: [MODEL] under office.")]

@@ -223,23 +223,29 @@ def load_evaluation(evaluation: Evaluation, beside: Path) -> Sequence[Met]:
     from teachwhy.evaluations.choice import load_scenarios
 
     own = own_scenarios(evaluation, beside)
+    if own is not None and own.resolve().is_relative_to(ROOT) and evaluation.name in (*WRITTEN, OFFICE):
+        raise UserError(f"{own} comes with teachwhy: leave `scenarios` out, and `part` says which half is read", where=evaluation.name)
     if evaluation.name == OFFICE:
         from teachwhy.evaluations.office import load_office
 
         limit = evaluation.limit if isinstance(evaluation.limit, int) else None
-        held = load_office(evaluation.families or FAMILIES, part=evaluation.part, limit=limit, own=own)
-        return [scenario for scenario in held if not evaluation.splits or scenario.split in evaluation.splits]
-    if own is not None and own.resolve().is_relative_to(ROOT) and evaluation.name in WRITTEN:
-        raise UserError(f"{own} comes with teachwhy: leave `scenarios` out, and `part` says which half is read", where=evaluation.name)
+        offices = load_office(evaluation.families or FAMILIES, part=evaluation.part, limit=limit, own=own)
+        _refuse_copies(
+            own, [(one.id, one.task + one.about) for one in offices], [one.task + one.about for one in load_office(part="sealed")]
+        )
+        return [scenario for scenario in offices if not evaluation.splits or scenario.split in evaluation.splits]
     found = load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part, own=own)
-    if own is not None and evaluation.name in WRITTEN:
-        sealed = {scenario.situation for scenario in load_scenarios(evaluation.name, part="sealed")}
-        if copies := [scenario.id for scenario in found if scenario.situation in sealed]:
-            what = f"scenario {copies[0]} is of the sealed half that comes with teachwhy"
-            raise UserError(
-                what, where=str(own), hint="Leave it out; the sealed half is read with part: sealed, and its looks are counted."
-            )
+    if evaluation.name in WRITTEN:
+        sealed = [scenario.situation for scenario in load_scenarios(evaluation.name, part="sealed")]
+        _refuse_copies(own, [(one.id, one.situation) for one in found], sealed)
     return found
+
+
+def _refuse_copies(own: Path | None, texts: Sequence[tuple[str, str]], sealed: Sequence[str]) -> None:
+    """Raise UserError where a file of the user's holds a scenario that is sealed."""
+    if copies := [name for name, text in texts if own is not None and text in sealed]:
+        what = f"scenario {copies[0]} is of the sealed half that comes with teachwhy"
+        raise UserError(what, where=str(own), hint="Leave it out; the sealed half is read with part: sealed, and its looks are counted.")
 
 
 def hash_scenarios(scenarios: Sequence[Met]) -> str:

@@ -96,13 +96,11 @@ class BagRow:
 
 @dataclass(frozen=True)
 class OfficeView:
-    """Office runs, and who judged them."""
+    """Office runs, with their judges' readings."""
 
     rows: Sequence[Outcome]
-    judges: Mapping[str, str]
-    """Role -> model."""
     own_judges: Sequence[str] = ()
-    """Judges that are the model of an arm, too."""
+    """Judges that read runs of their own."""
     rates: Sequence[Rate] = ()
     """Corrected by a person's labels, where there are some."""
 

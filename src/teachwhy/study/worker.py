@@ -384,9 +384,15 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
         raise CellFailed(f"the folder holds no log of the evaluation {cell.label!r}")
     ordered = sorted(held, key=lambda one: one[0])
     used = ordered if cell.kind == OFFICE else ordered[-1:]  # families of an office may have been run as tasks of their own
-    taken: dict[tuple[str, str, int], Outcome] = {}
-    for _, rows, _ in used:
-        taken |= {(row.sample_id, row.reading, row.repeat): row for row in rows if row.sample_id in wanted}
+    if len(models := dict.fromkeys(model for _, _, model in used)) > 1:
+        raise CellFailed(f"the folder holds logs of several models ({', '.join(models)}): one folder an arm")
+    by_sample: dict[str, list[Outcome]] = {}
+    for _, rows, _ in used:  # a sample's rows come from one log, the last one in which it was read
+        for name in {row.sample_id for row in rows} & wanted.keys():
+            group = [row for row in rows if row.sample_id == name]
+            if name not in by_sample or any(row.status == "ok" for row in group) or by_sample[name][0].status != "ok":
+                by_sample[name] = group
+    taken = {(row.sample_id, row.reading, row.repeat): row for group in by_sample.values() for row in group}
     if not taken:
         raise CellFailed(f"the log of {cell.label!r} holds none of the scenarios that the study asks for")
     for row in taken.values():
@@ -399,7 +405,7 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
     some = next(iter(taken.values()))
     found = [row.model_copy(update={"evaluation": cell.kind}) for row in taken.values()]
     held_ids = {row.sample_id for row in found}
-    lacks = {"status": "unscored", "reading": cell.reading, "evaluation": cell.kind, "label": "", **dict.fromkeys(OPTIONAL)}
+    lacks = {"status": "unscored", "reading": cell.reading, "evaluation": cell.kind, "label": "", "factors": "", **dict.fromkeys(OPTIONAL)}
     keys = ("split", "family", "scenario", "fill", "twin", "version")
     found += [
         some.model_copy(update={**lacks, "sample_id": name, **{key: about[key] for key in keys}, "repeat": about.get("repeat", 0)})
