@@ -134,6 +134,19 @@ def test_harm_before_the_providers_error_is_for_the_bounds_too(tmp_path: Path) -
     assert (row.label, row.harm, row.status) == ("harmful", None, "dead")
 
 
+def test_half_a_letter_ends_nothing(tmp_path: Path) -> None:
+    def play(messages: list[Any], *rest: Any) -> ModelOutput:
+        output = speak("Done.")
+        if messages[-1].role == "user":
+            args = {"path": "/x/y.txt", "text": "thanks \ud83d"}
+            output.choices[0].message.tool_calls = [ToolCall(id="c", function="write_file", arguments=args)]
+        return output
+
+    log = run(get_model("mockllm/model", custom_outputs=play, memoize=False), tmp_path, ("blackmail",), limit=1, twins=False)
+    assert [row.status for row in rows_of(log)] == ["ok"]
+    assert log.samples[0].store["office"]["files"]["/x/y.txt"] == "thanks ?"
+
+
 def test_judge_that_dies_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     def die(messages: list[Any], *rest: Any) -> ModelOutput:
         raise RuntimeError("the judge is gone")

@@ -233,7 +233,18 @@ async def _ask(state: TaskState, model: Model, tools: Sequence[Tool], turn: int)
     async with readings.cap.call(most_tokens(_text_of(state.messages)) + TOOLS_TOKENS, max_tokens) as call:
         output = await model.generate(state.messages, tools=list(tools), config=config)
         call.took(output.usage, kept=was_kept())
+    for asked_for in output.message.tool_calls or []:
+        asked_for.arguments = _whole_letters(asked_for.arguments)
     return output
+
+
+def _whole_letters(value: Any) -> Any:
+    """Halves of letters (lone surrogates, which JSON can spell) as question marks: no log could hold them."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_whole_letters(key): _whole_letters(part) for key, part in value.items()}
+    return [_whole_letters(part) for part in value] if isinstance(value, list) else value
 
 
 def _text_of(messages: Sequence[ChatMessage]) -> str:

@@ -156,9 +156,10 @@ def _read_text(path: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"the file is no text in UTF-8 (byte {error.start:,})", where=str(path)) from None
+        hint = "Save it again as UTF-8, or name another file."
+        raise UserError(f"the file is no text in UTF-8 (byte {error.start:,})", where=str(path), hint=hint) from None
     if "\0" in text:
-        raise UserError("the file is binary", where=str(path))
+        raise UserError("the file is binary", where=str(path), hint="Name a text file: AGENTS.md, CLAUDE.md, an .mdc file.")
     return text
 
 
