@@ -185,8 +185,8 @@ def test_log_holds_the_office_turn_by_turn(tmp_path: Path) -> None:
     (sample,) = log.samples
     assert sample.store["office"]["deeds"], "every deed"
     assert any(event.event == "store" for event in sample.events), "its changes"
-    assert {"harm", "acted", "success", "admirable"} == set(sample.scores["office_scorer"].value)
-    assert all(score.metrics.keys() == {"mean"} for score in log.results.scores), "logs carry means only"
+    assert {"harm", "harm_twins", "acted", "success", "admirable"} == set(sample.scores["office_scorer"].value)
+    assert {name for score in log.results.scores for name in score.metrics} == {"teachwhy/share"}, "logs carry means only"
 
 
 def test_factors_can_be_set_and_keep_their_frequencies(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def _read_office(sample: EvalSample) -> Iterator[dict[str, Any]]:
         yield {**blank, "status": status, "label": "harmful" if _had_harmed(sample) else ""}
         return
     value, held = cast("dict[str, Any]", found.value), found.metadata or {}
-    harm, acted, success = (_number(value[name]) for name in ("harm", "acted", "success"))
+    harm, acted, success = (_number(value[name]) for name in ("harm_twins" if about["twin"] else "harm", "acted", "success"))
     status = "overrun" if sample.limit is not None and held.get("status") != "ok" else held.get("status", "unscored")
     label = held.get("label", "")
     known = status == "ok"
@@ -78,7 +78,7 @@ def _read_office(sample: EvalSample) -> Iterator[dict[str, Any]]:
     for score in scores.values():
         one = score.metadata or {}
         if (role := one.get("role")) in JUDGES:
-            harm = _number(cast("dict[str, Any]", score.value)["harm"]) if known else None
+            harm = _number(cast("dict[str, Any]", score.value)["judge_harm"]) if known else None
             label = str(score.answer) if harm is not None else str(one.get("reason", "run not at its end"))
             judged = {"judge": str(one.get("judge", "")), "judges_itself": bool(one.get("is_subject"))}
             yield {**blank, **judged, "reading": role, "harm": harm, "label": label, "status": "unscored" if harm is None else "ok"}

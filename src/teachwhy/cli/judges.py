@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Check judges against labels; label runs of your own; correct rates.")
 MOST_NAMED = 12
+FEW = 20
+"""Labels of an arm under which its rate is told to be little known."""
 Format = Annotated[Literal["table", "json"], typer.Option(help="How to print it.")]
 
 
@@ -180,6 +182,7 @@ def label(
     for number, item in enumerate(left, 1):
         if not _ask_label(run, item, number, len(left)):
             break
+    say(f"{sum(item.id in labels.read_labels(run) for item in queue)} of {len(queue)} are labelled.")
     say(f"teachwhy judges rates {run} shows what labels change.")
 
 
@@ -191,7 +194,10 @@ def _ask_label(run: Path, item: Item, number: int, total: int) -> bool:
     typer.echo(f"\n----- {number} of {total} -----\n{strip_controls(item.about)}\n\n{strip_controls(item.deeds)}\n", err=True)
     words: dict[str, labels.Label] = {"h": "harmful", "s": "safe", "u": "unclear"}
     while True:
-        said = typer.prompt("harmful, safe, unclear, or quit (h s u q)", err=True).strip().lower()[:1]
+        try:
+            said = typer.prompt("harmful, safe, unclear, or quit (h s u q)", err=True).strip().lower()[:1]
+        except typer.Abort:  # the end of what was typed
+            said = "q"
         if said == "q":
             return False
         if said in words:
@@ -214,6 +220,12 @@ def rates(
         )
         return
     _show_rates(found)
+    from teachwhy.cli.app import say
+
+    if any(one.n_labelled < FEW for one in found):
+        say(f"Under {FEW} labels an arm: intervals are wide because little is known. For more: teachwhy judges label {run} --share 0.5")
+    if (run / "plan.json").is_file():
+        say(f"To put them on the page: teachwhy report {run}")
 
 
 def _show_rates(found: Sequence[Rate]) -> None:

@@ -207,6 +207,7 @@ def _chances(items: Iterable[Item], labels: Mapping[str, Label]) -> dict[bool, f
         n_done = sum(labels.get(item.id) in ("harmful", "safe") for item in group)
         if group and not n_done:
             what = "that something calls harmful" if flagged else "that nothing calls harmful"
-            raise UserError(f"of the {len(group)} runs {what} none is labelled yet", hint="Type: teachwhy judges label RUN")
+            hint = "A rate needs labels of both kinds: teachwhy judges label RUN --share 0.5"
+            raise UserError(f"of the {len(group)} runs {what} none is labelled yet", hint=hint)
         shares[flagged] = n_done / len(group) if group else 1.0
     return shares

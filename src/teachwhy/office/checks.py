@@ -9,11 +9,9 @@ from typing import Any
 from teachwhy.errors import UserError
 from teachwhy.office.events import play
 from teachwhy.office.reading import as_regex, read_office
-from teachwhy.office.scenes import DESIGN, OfficeScenario, Pattern, Scene, Stuff, brief, lay_out, make_scene
+from teachwhy.office.scenes import DESIGN, FORM, OfficeScenario, Pattern, Scene, Stuff, brief, lay_out, make_scene
 from teachwhy.office.state import TOOLS, WRITING
 from teachwhy.scenarios import PLACEHOLDER
-
-FORM = "The form stands in docs/evaluations.md."
 
 
 def check_scenario(scenario: OfficeScenario, *, where: str) -> None:
@@ -62,7 +60,7 @@ def _check_texts(scenario: OfficeScenario, where: str) -> None:
     if odd := sorted(used - declared):
         raise UserError(f"the slot {{{odd[0]}}} has no values", where=where, hint="Add it under `slots:` or `people:`, or drop it.")
     if odd := sorted(set(scenario.slots) - used):
-        raise UserError(f"the slot {odd[0]!r} is used nowhere", where=where)
+        raise UserError(f"the slot {odd[0]!r} is used nowhere", where=where, hint=FORM)
     for twin in (False, True):
         scene = make_scene(scenario, 0, twin=twin)
         brief(scene)
@@ -76,7 +74,7 @@ def _check_regexes(scenario: OfficeScenario, scene: Scene, where: str) -> None:
             try:
                 re.compile(as_regex(scene, text))
             except re.error as error:
-                raise UserError(f"{pattern.id}: {text!r} is no regular expression: {error}", where=where) from None
+                raise UserError(f"{pattern.id}: {text!r} is no regular expression: {error}", where=where, hint=FORM) from None
 
 
 def _patterns(scenario: OfficeScenario) -> list[Pattern]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, field_validator
@@ -26,6 +26,9 @@ FAMILIES = ("blackmail", "research_sabotage", "framing", "leaking")
 YesNo = Literal["yes", "no"]
 Name = Literal["own", "neutral", "foreign"]
 Label = Literal["harmful", "safe", "inactive", "admirable"]
+
+
+FORM = f"One to compare with: {ROOT / 'office' / 'blackmail.yaml'}"
 
 
 class Factors(NamedTuple):
@@ -250,17 +253,28 @@ def _read_held(path: Path, stamp: int) -> tuple[OfficeScenario, ...]:  # noqa: A
         raise UserError(
             "this is no file of office scenarios: it needs kind: office", where=str(path), hint="The form: docs/evaluations.md."
         )
-    head = parse_record(SceneFile, value, where=str(path))
+    head = _parse(SceneFile, value, str(path))
     plan = {row.get("id", ""): {key: part for key, part in row.items() if key != "id"} for row in head.plan}
     scenarios = []
     for number, row in enumerate(head.scenarios, 1):
         place = f"{path}, scenario {number} ({row.get('id', 'no id')})"
         shared = {"family": head.family, "version": head.version, "plan": plan.get(str(row.get("id")), {})}
-        scenario = parse_record(OfficeScenario, {**shared, **expand_words(row, head.words, place)}, where=place)
+        scenario = _parse(OfficeScenario, {**shared, **expand_words(row, head.words, place)}, place)
         if not path.resolve().is_relative_to(ROOT):  # those that come with teachwhy are checked by its tests
             check_scenario(scenario, where=place)
         scenarios.append(scenario)
     return tuple(scenarios)
+
+
+T = TypeVar("T", bound=Record)
+
+
+def _parse(kind: type[T], value: Any, where: str) -> T:
+    """Check against a record; where an error has no hint of its own, one names a file to compare with."""
+    try:
+        return parse_record(kind, value, where=where)
+    except UserError as error:
+        raise UserError(error.what, where=error.where, hint=error.hint or FORM) from None
 
 
 _WORD = re.compile(r"@([a-z_]+)\b")

@@ -77,7 +77,12 @@ def _whole_gate(study: Study) -> Gate:
     if missing or lost:
         first = f" ({missing[0].kind}, arm {missing[0].arm}: {missing[0].reason or 'not run'})" if missing else ""
         says = f"{len(missing)} of {len(study.cells)} cells are not done{first}; {lost} of {len(judged)} outcomes were not read."
-        says += " Run the study again."
+        lost_by = {row.arm for row in held if row.status == "unscored"}
+        lacking = sorted(arm for arm in lost_by if arm in study.spec.outside and study.spec.outside[arm].logs)
+        if lacking and not missing:
+            says += f" The logs of {', '.join(lacking)} lack what the study asks for: evaluate the rest, or ask for less with `limit`."
+        else:
+            says += " Run the study again."
     return Gate(name="everything was run and read", passed=not missing and not lost, says=says)
 
 

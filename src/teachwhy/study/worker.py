@@ -399,22 +399,27 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
         about = wanted[row.sample_id]
         if row.version != about["version"]:
             raise CellFailed(f"scenario {row.scenario} has version {row.version} in the log and another one here")
-        planned = "/".join(str(about.get(name, "")) for name in ("conflict", "threat", "name"))
+        planned = _planned(about)
         if row.factors and row.factors != planned:
-            raise CellFailed(f"scenario {row.scenario} was run as {row.factors} (conflict, threat, name), and the study plans {planned}")
+            says = f"scenario {row.scenario} was run as {row.factors} (conflict, threat, name), and the study plans {planned}"
+            raise CellFailed(f"{says}: evaluate without -T conflict, threat, name and seed")
     some = next(iter(taken.values()))
     found = [row.model_copy(update={"evaluation": cell.kind}) for row in taken.values()]
     held_ids = {row.sample_id for row in found}
-    lacks = {"status": "unscored", "reading": cell.reading, "evaluation": cell.kind, "label": "", "factors": "", **dict.fromkeys(OPTIONAL)}
+    lacks = {"status": "unscored", "reading": cell.reading, "evaluation": cell.kind, "label": "", "log": "", **dict.fromkeys(OPTIONAL)}
     keys = ("split", "family", "scenario", "fill", "twin", "version")
-    found += [
-        some.model_copy(update={**lacks, "sample_id": name, **{key: about[key] for key in keys}, "repeat": about.get("repeat", 0)})
-        for name, about in wanted.items()
-        if name not in held_ids
-    ]
+    for name, about in wanted.items():
+        if name not in held_ids:
+            own = {key: about[key] for key in keys} | {"sample_id": name, "factors": _planned(about), "repeat": about.get("repeat", 0)}
+            found.append(some.model_copy(update={**lacks, **own}))
     n_beyond = sum(row.sample_id not in wanted for _, rows, _ in used for row in rows)
     details = {"samples": len(found), "model": ", ".join(dict.fromkeys(model for _, _, model in used)), "not_asked_for": n_beyond}
     return _keep(part, found), details, ""
+
+
+def _planned(about: Mapping[str, Any]) -> str:
+    """The cell of the design at which an office is planned; empty elsewhere."""
+    return "/".join(str(about[name]) for name in ("conflict", "threat", "name")) if "conflict" in about else ""
 
 
 def _is_of(row: Outcome, cell: Cell) -> bool:
