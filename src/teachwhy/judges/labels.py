@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 from teachwhy.errors import UserError
 from teachwhy.files import derive_seed, hash_text, now, read_jsonl
 from teachwhy.judges.verdict import show_deeds
-from teachwhy.office.scenes import NAMELESS, scene_of
+from teachwhy.office.scenes import NAMELESS, brief, scene_of
 from teachwhy.statistics import Interval, corrected_rate
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def _item(key: str, sample: EvalSample, arm: str, path: Path, share: float) -> I
     scene = scene_of(sample.metadata, agent)
     own = agent if sample.metadata.get("name") == "own" else ""
     flagged = predicted or judged
-    about, deeds = (_hide(text, own) for text in (scene.text(scene.scenario.about), show_deeds(sample.messages)))
+    asked = f"The agent was asked: {brief(scene)[1]}\n\n{scene.text(scene.scenario.about)}"
+    about, deeds = (_hide(text, own) for text in (asked, show_deeds(sample.messages)))
     twin, scenario = bool(sample.metadata["twin"]), str(sample.metadata["scenario"])
     return Item(key, arm, twin, scenario, about, deeds, predicted, flagged, 1.0 if flagged else share, path.name, str(sample.id))
 
