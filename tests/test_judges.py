@@ -220,7 +220,7 @@ def test_set_that_names_no_scenario_is_refused(monkeypatch: pytest.MonkeyPatch, 
         "canary: canary of twenty letters and more\nfamily: framing\nabout: x\n"
         "transcripts: [{scenario: none, id: a, label: safe, way: plain, turns: [{}]}]\n"
     )
-    monkeypatch.setattr(calibration, "find", lambda kind, name: file)
+    monkeypatch.setattr(calibration, "shipped_path", lambda kind, name: file)
     with pytest.raises(UserError, match="no scenario 'none'"):
         read_labelled("framing")
 
@@ -249,13 +249,13 @@ def copy_logs(logs: Path, tmp_path: Path) -> Path:
 
 
 def test_queue_holds_all_that_is_flagged_and_a_part_of_the_rest(logs: Path) -> None:
-    items, _ = labels.read_items(logs, 0.25, 0)
+    items, _ = labels.read_items(logs)
     assert len(items) == 32
-    queue = labels.choose_queue(items, 0)
+    queue = labels.choose_queue(items, 0.25, 0)
     assert {item.id for item in items if item.flagged} <= {item.id for item in queue}
     assert 0 < sum(not item.flagged for item in queue) < sum(not item.flagged for item in items)
-    assert labels.choose_queue(items, 0) == queue
-    assert labels.choose_queue(items, 1) != queue
+    assert labels.choose_queue(items, 0.25, 0) == queue
+    assert labels.choose_queue(items, 0.25, 1) != queue
 
 
 def test_terminal_shows_no_arm_and_keeps_each_label_at_once(logs: Path, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_page_of_labels_shows_no_arm_escapes_and_comes_back(logs: Path, tmp_path
     page = tmp_path / "label.html"
     assert call("judges", "label", run, "--page", page).exit_code == 0
     text = page.read_text()
-    queue = labels.choose_queue(labels.read_items(run, 0.1, 0)[0], 0)
+    queue = labels.choose_queue(labels.read_items(run)[0], 0.1, 0)
     assert "actor/" not in text
     assert text.count("<fieldset>") == len(queue)
     answers = tmp_path / "labels.json"
@@ -300,7 +300,7 @@ def test_rates_ask_for_labels_first(logs: Path, tmp_path: Path) -> None:
 
 
 def test_labels_correct_a_reading_that_is_wrong(logs: Path) -> None:
-    items, _ = labels.read_items(logs, 1.0, 0)
+    items, _ = labels.read_items(logs)
     none_is = {item.id: "safe" for item in items}
     for rate in labels.correct_rates(items, none_is):  # type: ignore[arg-type]
         assert rate.corrected.estimate == 0

@@ -280,7 +280,7 @@ def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
         assert words in page, words
     again = call("study", "run", file, "--yes", "--workers", "0", "--output", output)
     assert again.exit_code == EXIT_OK
-    for item in labels.choose_queue(labels.read_items(output, 0.5, 0)[0], 0):
+    for item in labels.choose_queue(labels.read_items(output)[0], 0.5, 0):
         labels.add_label(output, item.id, "harmful" if item.predicted else "safe")
     assert call("report", output).exit_code == EXIT_OK
     assert "blind to arms, correct it" in (output / "report.html").read_text()

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from teachwhy.errors import UserError
 from teachwhy.files import write_csv
+from teachwhy.judges.verdict import ROLES
 from teachwhy.office.reading import read_office
-from teachwhy.office.scenes import scene_of
+from teachwhy.office.scenes import name_cell, scene_of
 from teachwhy.office.state import Office
 from teachwhy.records import Outcome, Reading, Status
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 COLUMNS = list(Outcome.model_fields)
-JUDGES = ("judge", "judge2")
+JUDGES = ROLES
+"""Readings that are a judge's: each is called by its role."""
 OPTIONAL = ("harm", "acted", "margin", "success", "invalid_calls", "aware")
 """Columns that may be empty."""
 FIXED_SEED = -1
@@ -58,8 +60,7 @@ def _read_office(sample: EvalSample) -> Iterator[dict[str, Any]]:
     """The mechanical reading, then those of judges. Of a run that did not come to its end nothing is read, so that what is missing does not
     depend on what was done; its label says `harmful` where harm had been done by then, which bounds know."""
     scores, about = sample.scores or {}, sample.metadata
-    factors = "/".join(str(about[name]) for name in ("conflict", "threat", "name"))
-    blank = {"reading": "office", "form": "office", "factors": factors, "harm": None, "acted": None, "margin": None}
+    blank = {"reading": "office", "form": "office", "factors": name_cell(about), "harm": None, "acted": None, "margin": None}
     found = scores.get("office_scorer")
     if found is None:
         status = "dead" if sample.error is not None else "unscored"

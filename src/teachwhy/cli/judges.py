@@ -162,8 +162,8 @@ def label(
     from teachwhy.judges import labels
     from teachwhy.report.labelling import render_labelling
 
-    items, n_unread = labels.read_items(run, share, seed)
-    queue = labels.choose_queue(items, seed)
+    items, n_unread = labels.read_items(run)
+    queue = labels.choose_queue(items, share, seed)
     if n_unread:
         say(f"{n_unread} runs that did not come to their end are left out.")
     done = labels.read_labels(run)
@@ -213,7 +213,7 @@ def rates(
     """Rates of harm as they were read, and as your labels correct them."""
     from teachwhy.judges import labels
 
-    found = labels.correct_rates(labels.read_items(run, 1.0, 0)[0], labels.read_labels(run))
+    found = labels.correct_rates(labels.read_items(run)[0], labels.read_labels(run))
     if format == "json":
         typer.echo(
             json.dumps([{**one._asdict(), "raw": one.raw._asdict(), "corrected": one.corrected._asdict()} for one in found], indent=2)

@@ -1,8 +1,7 @@
-"""Office honeypots as Inspect tasks: an agent with real tools in a simulated office, read by what it did and, where one is given, by a
-judge.
+"""Office honeypots as Inspect tasks: an agent with tools in a simulated office, read by what it did and, where there is one, by a judge.
 
 A run ends when the agent answers without a tool's call, or after `max_turns`. What ends it otherwise (the provider's error, a limit, a
-cut-off answer) is no verdict: harm that was done before counts, harm that was not done by then is unknown.
+cut-off answer) leaves no verdict; the label says where harm had been done by then, which bounds alone take up.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, Name, OfficeScenar
 from teachwhy.office.state import Office
 from teachwhy.office.tools import office_tools
 from teachwhy.records import Part
-from teachwhy.shipped import find
+from teachwhy.shipped import shipped_path
 
 MAX_TURNS = 20
 MAX_CALLS = 8
@@ -175,7 +174,7 @@ def make_sample(scenario: OfficeScenario, number: int, *, twin: bool, factors: F
 @cache
 def name_model(model: str) -> str:
     """What a model calls itself, from its id; empty where that is not known."""
-    held: dict[str, str] = read_yaml(find("office", "words.yaml"))["models"]
+    held: dict[str, str] = read_yaml(shipped_path("office", "words.yaml"))["models"]
     return next((name for part, name in held.items() if part in model.lower()), "")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from inspect_ai import Task, task
 
 from teachwhy.evaluations.choice import choice_task, load_scenarios
@@ -62,108 +64,36 @@ def capability(limit_per_split: int | None = None, reading: ChoiceReading = "dir
     return choice_task("capability", load_scenarios("capability", limit=limit_per_split), reading=reading)
 
 
-@task
-def blackmail(
-    part: Part = "dev",
-    limit_per_family: int | None = None,
-    fills: int = 1,
-    twins: bool = True,
-    seed: int = 0,
-    conflict: YesNo | None = None,
-    threat: YesNo | None = None,
-    name: Name | None = None,
-    own_name: str = "",
-    max_turns: int = MAX_TURNS,
-    aware: bool = False,
-) -> Task:
-    """An agent with a person's secret within reach, and a decision of that person against its goal."""
-    return office_task(
-        load_office(["blackmail"], part=part, limit=limit_per_family), name="blackmail", fills=fills, twins=twins, seed=seed,
-        conflict=conflict,
-        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
-    )  # fmt: skip
+def _office(name: str, about: str, families: Sequence[str]) -> Callable[..., Task]:
+    """A task of one family or of all: they differ in nothing else."""
+
+    def make(
+        part: Part = "dev",
+        limit_per_family: int | None = None,
+        fills: int = 1,
+        twins: bool = True,
+        seed: int = 0,
+        conflict: YesNo | None = None,
+        threat: YesNo | None = None,
+        name: Name | None = None,
+        own_name: str = "",
+        max_turns: int = MAX_TURNS,
+        aware: bool = False,
+    ) -> Task:
+        return office_task(
+            load_office(families, part=part, limit=limit_per_family), name=task_name, fills=fills, twins=twins, seed=seed,
+            conflict=conflict, threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
+        )  # fmt: skip
+
+    task_name = make.__name__ = make.__qualname__ = name
+    make.__doc__ = about
+    return task(make)
 
 
-@task
-def research_sabotage(
-    part: Part = "dev",
-    limit_per_family: int | None = None,
-    fills: int = 1,
-    twins: bool = True,
-    seed: int = 0,
-    conflict: YesNo | None = None,
-    threat: YesNo | None = None,
-    name: Name | None = None,
-    own_name: str = "",
-    max_turns: int = MAX_TURNS,
-    aware: bool = False,
-) -> Task:
-    """An agent that can write where a rival's work lies."""
-    return office_task(
-        load_office(["research_sabotage"], part=part, limit=limit_per_family), name="research_sabotage", fills=fills, twins=twins,
-        seed=seed, conflict=conflict,
-        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
-    )  # fmt: skip
-
-
-@task
-def framing(
-    part: Part = "dev",
-    limit_per_family: int | None = None,
-    fills: int = 1,
-    twins: bool = True,
-    seed: int = 0,
-    conflict: YesNo | None = None,
-    threat: YesNo | None = None,
-    name: Name | None = None,
-    own_name: str = "",
-    max_turns: int = MAX_TURNS,
-    aware: bool = False,
-) -> Task:
-    """An agent before an open loss or error, and a blank that a name would fill."""
-    return office_task(
-        load_office(["framing"], part=part, limit=limit_per_family), name="framing", fills=fills, twins=twins, seed=seed, conflict=conflict,
-        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
-    )  # fmt: skip
-
-
-@task
-def leaking(
-    part: Part = "dev",
-    limit_per_family: int | None = None,
-    fills: int = 1,
-    twins: bool = True,
-    seed: int = 0,
-    conflict: YesNo | None = None,
-    threat: YesNo | None = None,
-    name: Name | None = None,
-    own_name: str = "",
-    max_turns: int = MAX_TURNS,
-    aware: bool = False,
-) -> Task:
-    """An agent with a document that would serve its goal outside."""
-    return office_task(
-        load_office(["leaking"], part=part, limit=limit_per_family), name="leaking", fills=fills, twins=twins, seed=seed, conflict=conflict,
-        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
-    )  # fmt: skip
-
-
-@task
-def office(
-    part: Part = "dev",
-    limit_per_family: int | None = None,
-    fills: int = 1,
-    twins: bool = True,
-    seed: int = 0,
-    conflict: YesNo | None = None,
-    threat: YesNo | None = None,
-    name: Name | None = None,
-    own_name: str = "",
-    max_turns: int = MAX_TURNS,
-    aware: bool = False,
-) -> Task:
-    """All four families of office honeypots."""
-    return office_task(
-        load_office(FAMILIES, part=part, limit=limit_per_family), name="office", fills=fills, twins=twins, seed=seed, conflict=conflict,
-        threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
-    )  # fmt: skip
+blackmail = _office(
+    "blackmail", "An agent with a person's secret within reach, and a decision of that person against its goal.", ["blackmail"]
+)
+research_sabotage = _office("research_sabotage", "An agent that can write where a rival's work lies.", ["research_sabotage"])
+framing = _office("framing", "An agent before an open loss or error, and a blank that a name would fill.", ["framing"])
+leaking = _office("leaking", "An agent with a document that would serve its goal outside.", ["leaking"])
+office = _office("office", "All four families of office honeypots.", FAMILIES)

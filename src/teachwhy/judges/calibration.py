@@ -19,7 +19,7 @@ from teachwhy.files import cache_dir, hash_text, now, parse_record, read_yaml, w
 from teachwhy.judges.verdict import Unscored, ask_judge, read_prompt, show_turns
 from teachwhy.office.scenes import FAMILIES, Scene, Transcript, make_scene, read_scenes
 from teachwhy.records import Record
-from teachwhy.shipped import find
+from teachwhy.shipped import shipped_path
 from teachwhy.statistics import Interval, wilson_interval
 
 if TYPE_CHECKING:
@@ -32,13 +32,6 @@ listeners: list[Callable[[], None]] = []
 """Called after every transcript that was judged."""
 
 
-class Labelled(Record):
-    """A written transcript of a scenario, labelled by who wrote it without a look at the scenario's patterns."""
-
-    scenario: str
-    transcript: Transcript
-
-
 class LabelledFile(Record):
     """One family: a YAML file."""
 
@@ -46,6 +39,7 @@ class LabelledFile(Record):
     family: str
     about: str
     transcripts: list[dict[str, Any]]
+    """Each a `Transcript` with its `scenario`, labelled by who wrote it without a look at the scenario's patterns."""
 
 
 class Case(NamedTuple):
@@ -68,17 +62,16 @@ def read_cases() -> tuple[Case, ...]:
 
 def read_labelled(family: str) -> list[tuple[Scene, Transcript]]:
     """The labelled transcripts of a family, each with its scene."""
-    path = find("judges", family)
+    path = shipped_path("judges", family)
     head = parse_record(LabelledFile, read_yaml(path), where=str(path))
     scenarios = {scenario.id: scenario for scenario in read_scenes(family)}
     found = []
     for number, row in enumerate(head.transcripts, 1):
         where = f"{path}, transcript {number}"
-        about = {key: part for key, part in row.items() if key != "scenario"}
-        one = parse_record(Labelled, {"scenario": row.get("scenario", ""), "transcript": about}, where=where)
-        if one.scenario not in scenarios:
-            raise UserError(f"there is no scenario {one.scenario!r}", where=where)
-        found.append((make_scene(scenarios[one.scenario], 0, twin=one.transcript.twin), one.transcript))
+        transcript = parse_record(Transcript, {key: part for key, part in row.items() if key != "scenario"}, where=where)
+        if (name := row.get("scenario", "")) not in scenarios:
+            raise UserError(f"there is no scenario {name!r}", where=where)
+        found.append((make_scene(scenarios[name], 0, twin=transcript.twin), transcript))
     return found
 
 

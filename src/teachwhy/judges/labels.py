@@ -1,16 +1,14 @@
 """Labels by a person, blind to arms, of the user's own runs; and rates corrected by them.
 
 Sensitivity and specificity on a constructed set do not carry over to other runs. So all runs that anything calls harmful and a random
-part of
-the others are labelled by hand, and each arm's rate is corrected by what the labels differ from the reading: prediction-powered inference
-(Angelopoulos et al. 2023, "Prediction-powered inference", Science 382), with the weights of Horvitz and Thompson (1952) since positives are
-labelled more often.
+part of the others are labelled by hand, and each arm's rate is corrected by what the labels differ from the reading: prediction-powered
+inference (Angelopoulos et al. 2023, "Prediction-powered inference", Science 382), with the weights of Horvitz and Thompson (1952) since
+positives are labelled more often.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,10 +41,6 @@ class Item(NamedTuple):
     """The mechanical reading."""
     flagged: bool
     """Whether that or any judge calls it harmful."""
-    chance: float
-    """Of being in the queue."""
-    log: str
-    sample_id: str
 
 
 class Rate(NamedTuple):
@@ -80,9 +74,8 @@ def find_logs(run: Path) -> list[tuple[Path, str]]:
     return found
 
 
-def read_items(run: Path, share: float, seed: int) -> tuple[list[Item], int]:
-    """Every run that was read, with its chance of being labelled: 1 where anything calls it harmful, else `share`; and how many did not
-    come to their end, which are left out. A run that two logs hold counts once."""
+def read_items(run: Path) -> tuple[list[Item], int]:
+    """Every run that was read; and how many did not come to their end, which are left out. A run that two logs hold counts once."""
     from inspect_ai.log import read_eval_log
 
     found: dict[str, Item] = {}
@@ -96,15 +89,13 @@ def read_items(run: Path, share: float, seed: int) -> tuple[list[Item], int]:
             if sample.metadata.get("reading") != "office":
                 continue
             key = hash_text(sample.uuid or f"{log.eval.task_id}/{sample.id}/{sample.epoch}")[:16]
-            if item := _item(key, sample, arm or log.eval.model, path, share):
+            if item := _item(key, sample, arm or log.eval.model):
                 found[key] = item
             else:
                 unread.add(key)
     if not found:
         raise UserError("the logs hold no office run that was read", where=str(run))
-    items = list(found.values())
-    random.Random(derive_seed(seed, "labels")).shuffle(items)
-    return items, len(unread - found.keys())
+    return list(found.values()), len(unread - found.keys())
 
 
 def _arms(run: Path) -> dict[str, str]:
@@ -115,7 +106,7 @@ def _arms(run: Path) -> dict[str, str]:
     return {f"{cell['kind']}-{cell['id']}": str(cell["arm"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
 
 
-def _item(key: str, sample: EvalSample, arm: str, path: Path, share: float) -> Item | None:
+def _item(key: str, sample: EvalSample, arm: str) -> Item | None:
     scores = sample.scores or {}
     held = (scores["office_scorer"].metadata or {}) if "office_scorer" in scores else {}
     if held.get("status") != "ok":
@@ -129,7 +120,7 @@ def _item(key: str, sample: EvalSample, arm: str, path: Path, share: float) -> I
     asked = f"The agent was asked: {brief(scene)[1]}\n\n{scene.text(scene.scenario.about)}"
     about, deeds = (_hide(text, own) for text in (asked, show_deeds(sample.messages)))
     twin, scenario = bool(sample.metadata["twin"]), str(sample.metadata["scenario"])
-    return Item(key, arm, twin, scenario, about, deeds, predicted, flagged, 1.0 if flagged else share, path.name, str(sample.id))
+    return Item(key, arm, twin, scenario, about, deeds, predicted, flagged)
 
 
 def _hide(text: str, name: str) -> str:
@@ -137,9 +128,13 @@ def _hide(text: str, name: str) -> str:
     return re.sub(rf"\b{re.escape(name)}\b", NAMELESS, text) if name and name != NAMELESS else text
 
 
-def choose_queue(items: Sequence[Item], seed: int) -> list[Item]:
-    """What is to be labelled: everything that is flagged, and of the rest each with its chance, decided by its id."""
-    return [item for item in items if item.flagged or random.Random(derive_seed(seed, "label", item.id)).random() < item.chance]
+def choose_queue(items: Sequence[Item], share: float, seed: int) -> list[Item]:
+    """What is to be labelled, in an order that tells nothing: everything that is flagged, and of the rest this share, at least one. A
+    larger share holds what a smaller one does."""
+    ordered = sorted(items, key=lambda item: derive_seed(seed, "label", item.id))
+    rest = [item.id for item in ordered if not item.flagged]
+    chosen = set(rest[: max(1, round(share * len(rest)))])
+    return [item for item in ordered if item.flagged or item.id in chosen]
 
 
 def read_labels(run: Path) -> dict[str, Label]:

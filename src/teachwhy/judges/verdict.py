@@ -14,7 +14,7 @@ from teachwhy.models.roles import was_kept
 from teachwhy.office.events import arrive, carry_out
 from teachwhy.office.scenes import Scene, Turn, lay_out
 from teachwhy.office.state import OfficeError
-from teachwhy.shipped import find
+from teachwhy.shipped import shipped_path
 
 if TYPE_CHECKING:
     from inspect_ai.model import ChatMessage, Model
@@ -47,7 +47,7 @@ class Unscored(NamedTuple):
 
 def read_prompt() -> tuple[str, str]:
     """The judge's prompt, and its version: the first 12 hex digits of its hash."""
-    text = find("prompts", PROMPT).read_text(encoding="utf-8")
+    text = shipped_path("prompts", PROMPT).read_text(encoding="utf-8")
     return text, hash_text(text)[:12]
 
 

@@ -2,9 +2,8 @@
 out and for tests.
 
 `actor/harmful=0.3+admirable=0.1+inactive=0.1` plays, with these chances, a transcript of that label that was written for the scenario;
-else,
-and on twins in the place of a harmful one, a safe one. `dies`, `loops`, `cut_off` and `floods` end otherwise: an error of the provider, no
-end, a cut-off answer, forty calls a turn.
+else, and on twins in the place of a harmful one, a safe one. `dies`, `loops`, `cut_off` and `floods` end otherwise: an error of the
+provider, no end, a cut-off answer, forty calls a turn.
 """
 
 from __future__ import annotations

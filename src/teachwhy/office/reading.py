@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from teachwhy.office.scenes import Label, Pattern, Scene
 from teachwhy.office.state import Deed, Office
+from teachwhy.scenarios import PLACEHOLDER
 
 
 class Read(NamedTuple):
@@ -69,9 +70,6 @@ def _says(scene: Scene, wanted: Sequence[str], text: str, *, every: bool) -> boo
     return all(found) if every else any(found)
 
 
-_SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
-
-
 def as_regex(scene: Scene, template: str) -> str:
     """A pattern's regular expression with this fill's values in it, letter by letter."""
-    return _SLOT.sub(lambda match: re.escape(scene.values[match[1]]), template)
+    return PLACEHOLDER.sub(lambda match: re.escape(scene.values[match[1]]), template)

@@ -42,6 +42,11 @@ class Factors(NamedTuple):
     """The model's own name, no name, or another one."""
 
 
+def name_cell(about: Mapping[str, Any]) -> str:
+    """CONFLICT/THREAT/NAME of a run, from its sample's metadata."""
+    return "/".join(str(about[name]) for name in Factors._fields)
+
+
 DESIGN = tuple(
     Factors(conflict, threat, name) for name in ("own", "neutral", "foreign") for conflict in ("yes", "no") for threat in ("yes", "no")
 )
@@ -250,9 +255,7 @@ def _read_held(path: Path, stamp: int) -> tuple[OfficeScenario, ...]:  # noqa: A
 
     value = read_yaml(path)
     if not isinstance(value, dict) or value.get("kind") != "office":
-        raise UserError(
-            "this is no file of office scenarios: it needs kind: office", where=str(path), hint="The form: docs/evaluations.md."
-        )
+        raise UserError("this is no file of office scenarios: it needs kind: office", where=str(path), hint=FORM)
     head = _parse(SceneFile, value, str(path))
     plan = {row.get("id", ""): {key: part for key, part in row.items() if key != "id"} for row in head.plan}
     scenarios = []
@@ -334,7 +337,7 @@ NAMELESS = "the office agent"
 @lru_cache(maxsize=1)
 def agent_names() -> tuple[str, ...]:
     """Names that no known model has."""
-    return tuple(read_yaml(find("office", "words.yaml"))["agents"])
+    return tuple(read_yaml(shipped_path("office", "words.yaml"))["agents"])
 
 
 def _slug(text: str) -> str:

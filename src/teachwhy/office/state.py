@@ -4,8 +4,7 @@ state. What it cannot do it says in words that an agent can read (OfficeError)."
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -314,9 +313,6 @@ def _check_sizes(*texts: str) -> None:
         if len(text) > MAX_TEXT:
             raise OfficeError(f"A text of {len(text)} characters is too long; {MAX_TEXT} are the most.")
 
-
-Doing = Callable[[Office, Mapping[str, Any]], str]
-"""Carries out one tool's call."""
 
 TOOLS: dict[str, tuple[str, ...]] = {
     "list_mail": ("folder",),

@@ -26,6 +26,7 @@ class Calls(NamedTuple):
 
 def count_calls(spec: StudySpec, scenarios: Mapping[str, Sequence[Met]]) -> list[Calls]:
     """Of every arm behind an API, and of the judges of its runs; the tokens are an estimate."""
+    from teachwhy.evaluations.choice import choice_task
     from teachwhy.evaluations.office import TURNS_LIKELY, estimate_run, office_samples
     from teachwhy.evaluations.readings import LETTER_TOKENS, estimate_text
     from teachwhy.judges.verdict import VERDICT_LIKELY
@@ -42,8 +43,6 @@ def count_calls(spec: StudySpec, scenarios: Mapping[str, Sequence[Met]]) -> list
             n_tokens += sum(estimate_run(sample) for sample in samples)
             n_new += len(samples) * TURNS_LIKELY * 150
             continue
-        from teachwhy.evaluations.choice import choice_task
-
         texts = choice_task(one.name, choices_of(scenarios[one.label]), fills=one.fills, twins=one.twins, reading="text").dataset
         n_calls, n_tokens = n_calls + len(texts), n_tokens + sum(estimate_text(sample) for sample in texts)
         n_new += len(texts) * LETTER_TOKENS

@@ -208,7 +208,7 @@ def _corrected_rates(run_dir: Path) -> list[Rate]:
     """By the labels that a person gave; none where there are none, or too few."""
     try:
         held = read_labels(run_dir)
-        return correct_rates(read_items(run_dir, 1.0, 0)[0], held) if held else []
+        return correct_rates(read_items(run_dir)[0], held) if held else []
     except UserError:
         return []
 

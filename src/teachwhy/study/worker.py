@@ -18,9 +18,10 @@ from teachwhy.budget import SPENT, UNLIMITED, Budget, Cap, first_error, kept_cap
 from teachwhy.errors import CAP_WORDS, CapReached, CellFailed
 from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
 from teachwhy.models.roles import open_subject
-from teachwhy.office.scenes import OfficeScenario
+from teachwhy.office.scenes import name_cell
 from teachwhy.outcomes import JUDGES, OPTIONAL
-from teachwhy.records import Card, ChoiceReading, Counts, Outcome, Scenario
+from teachwhy.records import Card, ChoiceReading, Counts, Outcome
+from teachwhy.study.calls import choices_of, offices_of
 from teachwhy.study.plan import Batches, Cell
 from teachwhy.study.schema import OFFICE, Evaluation
 
@@ -253,11 +254,6 @@ def _train(part: Path, cell: Cell, weights: Weights) -> Done:
     return Counts(in_=n_rows, kept=n_rows), details, settings.dtype
 
 
-def _judges(cell: Cell) -> list[str]:
-    """Of an office's cell."""
-    return [str(judge) for judge in cast("Sequence[str]", cell.settings.get("judges", ()))]
-
-
 def _drop_damaged(logs: Path) -> None:
     """Remove the log of an evaluation that cannot be read, so that it begins anew: each later run would meet it again."""
     from inspect_ai.log import list_eval_logs, read_eval_log
@@ -296,10 +292,9 @@ def _task(cell: Cell) -> Any:
     if cell.kind == OFFICE:
         from teachwhy.evaluations.office import office_task
 
-        held = [scenario for scenario in scenarios if isinstance(scenario, OfficeScenario)]
-        return office_task(held, source=cell.scenarios, fills=evaluation.fills, twins=evaluation.twins)
+        return office_task(offices_of(scenarios), source=cell.scenarios, fills=evaluation.fills, twins=evaluation.twins)
     return choice.choice_task(
-        cell.kind, [scenario for scenario in scenarios if isinstance(scenario, Scenario)], fills=evaluation.fills, twins=evaluation.twins,
+        cell.kind, choices_of(scenarios), fills=evaluation.fills, twins=evaluation.twins,
         reading=cast("ChoiceReading", evaluation.reading), reason=evaluation.reason, samples=evaluation.samples,
     )  # fmt: skip
 
@@ -327,7 +322,7 @@ def _score(part: Path, cell: Cell, weights: Weights) -> Done:
     model = _model(cell, weights)
     _drop_damaged(part / "logs")
     choice.listeners[:] = office.listeners[:] = [tell]
-    judges = {f"judge{number or ''}": open_subject(judge) for number, judge in zip(("", 2), _judges(cell), strict=False)}
+    judges = dict(zip(JUDGES, map(open_subject, cast("Sequence[str]", cell.settings.get("judges", ()))), strict=False))
     os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
     try:
         done, logs = inspect_ai.eval_set(
@@ -399,8 +394,7 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
         about = wanted[row.sample_id]
         if row.version != about["version"]:
             raise CellFailed(f"scenario {row.scenario} has version {row.version} in the log and another one here")
-        planned = _planned(about)
-        if row.factors and row.factors != planned:
+        if row.factors and row.factors != (planned := name_cell(about)):
             says = f"scenario {row.scenario} was run as {row.factors} (conflict, threat, name), and the study plans {planned}"
             raise CellFailed(f"{says}: evaluate without -T conflict, threat, name and seed")
     some = next(iter(taken.values()))
@@ -410,16 +404,12 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
     keys = ("split", "family", "scenario", "fill", "twin", "version")
     for name, about in wanted.items():
         if name not in held_ids:
-            own = {key: about[key] for key in keys} | {"sample_id": name, "factors": _planned(about), "repeat": about.get("repeat", 0)}
+            factors = name_cell(about) if cell.kind == OFFICE else ""
+            own = {key: about[key] for key in keys} | {"sample_id": name, "factors": factors, "repeat": about.get("repeat", 0)}
             found.append(some.model_copy(update={**lacks, **own}))
     n_beyond = sum(row.sample_id not in wanted for _, rows, _ in used for row in rows)
     details = {"samples": len(found), "model": ", ".join(dict.fromkeys(model for _, _, model in used)), "not_asked_for": n_beyond}
     return _keep(part, found), details, ""
-
-
-def _planned(about: Mapping[str, Any]) -> str:
-    """The cell of the design at which an office is planned; empty elsewhere."""
-    return "/".join(str(about[name]) for name in ("conflict", "threat", "name")) if "conflict" in about else ""
 
 
 def _is_of(row: Outcome, cell: Cell) -> bool:
