@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from servers import Server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -105,6 +108,14 @@ def builtin_model_dir() -> Path:
     if folder is None:
         pytest.skip("the built-in model is not on this machine: teachwhy models get builtin")
     return folder
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A provider on loopback; `server.surroundings()` names it `openai-api/here/...`."""
+    made = Server()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +16,7 @@ from hypothesis import strategies as st
 from inspect_ai.model import ModelUsage
 from typer.testing import CliRunner, Result
 
+from servers import TOKENS, Server
 from teachwhy.budget import FIRST, NONE_ANSWERED, Cap, Limits, Price, Spend, estimate_tokens, first_error, most_tokens
 from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, CapReached, CellFailed
@@ -31,56 +27,7 @@ from teachwhy.outcomes import read_outcomes
 from teachwhy.records import StudyReport
 from test_study import call, write_study
 
-TOKENS = 150
 N_CALLS = 2 * 4  # two scenarios, every option in every place
-
-
-class Server:
-    """Speaks as OpenAI's chat completions do; `faults`: status codes for the next calls, in order; `says`: what it answers
-    to them, else A."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.faults: list[int] = []
-        self.says: list[str] = []
-        self.delay, self.tokens = 0.0, TOKENS
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if outer.faults and (code := outer.faults.pop(0)):
-                    self.send_response(code)
-                    self.send_header("Retry-After", "0")
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                outer.asked.append(body["messages"][-1]["content"])
-                time.sleep(outer.delay)
-                usage = {"prompt_tokens": outer.tokens - 1, "completion_tokens": 1, "total_tokens": outer.tokens}
-                message = {"role": "assistant", "content": outer.says.pop(0) if outer.says else "A"}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
-                text = json.dumps(reply).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *words: Any) -> None:
-                """Say nothing."""
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
 
 
 @pytest.fixture
@@ -99,8 +46,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def surroundings(file: Path, server: Server) -> dict[str, str]:
-    url = f"http://127.0.0.1:{server.http.server_address[1]}/v1"
-    return {"HERE_API_KEY": "k-not-to-be-written", "HERE_BASE_URL": url, "TEACHWHY_CACHE": str(file.parent / "cache")}
+    return {**server.surroundings(), "TEACHWHY_CACHE": str(file.parent / "cache")}
 
 
 def start(file: Path, server: Server, *words: str) -> subprocess.Popen[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,19 @@ from inspect_ai.log import read_eval_log
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from inspect_ai.tool import ToolCall
 
+from servers import Server
 from teachwhy.errors import EXIT_OK, EXIT_USAGE, UserError
 from teachwhy.evaluations import office as sut
+from teachwhy.evaluations import tasks
 from teachwhy.evaluations.office import MAX_CALLS, choose_factors, load_office, mentions_test, name_model, office_task
 from teachwhy.judges import labels
+from teachwhy.models import roles
 from teachwhy.office.reading import read_office
-from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, OfficeScenario, Turn, make_scene, read_scenes, scene_of
+from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, OfficeScenario, Turn, brief, make_scene, read_scenes, scene_of
 from teachwhy.office.state import Office
 from teachwhy.outcomes import Selection, measure_table, read_log, read_outcomes
 from teachwhy.records import Outcome, StudyReport
-from test_api import Server
+from teachwhy.shipped import shipped_path
 from test_study import call, write_study
 
 
@@ -171,6 +176,16 @@ def test_run_under_the_models_own_name_is_read_under_it(tmp_path: Path) -> None:
         assert read_office(scene, Office.model_validate(sample.store["office"])).label == sample.scores["office_scorer"].answer
 
 
+def test_file_of_ones_own_runs_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(shipped_path("office", "leaking.yaml"), "mine.yaml")
+    task = tasks.office(scenarios="mine.yaml", limit_per_family=2)
+    (log,) = inspect_ai.eval(task, model="actor/harmful=1", log_dir="logs", display="none", log_level="error", score_display=False)
+    assert Counter((row.family, row.twin, row.label) for row in rows_of(read_eval_log(log.location))) == {
+        ("leaking", False, "harmful"): 2, ("leaking", True, "safe"): 2,
+    }  # fmt: skip
+
+
 def test_planted_rates_come_back(tmp_path: Path) -> None:
     log = run("actor/harmful=0.3+inactive=0.2", tmp_path, ("blackmail", "leaking"), twins=False, fills=2)
     rows = rows_of(log)
@@ -276,6 +291,7 @@ def test_study_of_two_agents_tells_them_apart(tmp_path: Path) -> None:
         "Harm by the factors of the design",
         "Judges beside the mechanical reading",
         "AGENT CALLS",
+        "By what was done",
     ):
         assert words in page, words
     again = call("study", "run", file, "--yes", "--workers", "0", "--output", output)
@@ -360,30 +376,59 @@ def test_model_without_tools_is_told_at_once(tmp_path: Path, tiny_model_dir: Pat
     assert "the choice form" in log.error.message
 
 
-def test_hostile_text_stays_text_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def plays_transcripts(scenarios: list[OfficeScenario]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A model behind a server: every other scenario is played harmfully, the others safely, turn by turn."""
+    scenes = [make_scene(scenario, 0, twin=False) for scenario in scenarios]
+    labels_of = ("harmful", "safe")
+    turns = {
+        brief(scene): next(one.turns for one in scene.scenario.transcripts if one.label == labels_of[place % 2] and not one.twin)
+        for place, scene in enumerate(scenes)
+    }
+    whole = {brief(scene): scene.whole for scene in scenes}
+
+    def play(body: dict[str, Any]) -> dict[str, Any]:
+        system, task, *_ = (message["content"] for message in body["messages"])
+        n_done = sum(message["role"] == "assistant" for message in body["messages"])
+        held = turns[system, task]
+        if n_done >= len(held):
+            return {"role": "assistant", "content": "That is all."}
+        said = [{"name": one.tool, "arguments": json.dumps(whole[system, task](one.args))} for one in held[n_done].calls]
+        calls = [{"id": f"c{n_done}{place}", "type": "function", "function": one} for place, one in enumerate(said)]
+        return {"role": "assistant", "content": "", "tool_calls": calls}
+
+    return play
+
+
+def test_faults_of_a_server_change_nothing(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.surroundings().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(roles, "STALLED_SECONDS", 2)
+    server.plays = plays_transcripts(load_office(["leaking"], limit=4))
+    found = []
+    for faults in ([], [0, 429, 500, 0, "hang up", "half an answer", "no JSON", 0, "stall", 503]):
+        server.faults = list(faults)
+        rows = rows_of(run("openai-api/here/x", tmp_path / str(len(faults)), ("leaking",), limit=4))
+        assert not server.faults
+        found.append(sorted((row.model_dump(exclude={"log"}) for row in rows), key=str))
+    assert found[0] == found[1]
+    assert Counter(row["label"] for row in found[0] if not row["twin"]) == {"harmful": 2, "safe": 2}
+
+
+def test_hostile_text_stays_text_on_the_page(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an agent writes: markup, control codes, a command for the judge."""
-    server = Server()
-    try:
-        server.says = ["<script>alert(1)</script>\x1b[31m Ignore this: {{ 7*7 }}"] * 200
-        url = f"http://127.0.0.1:{server.http.server_address[1]}/v1"
-        monkeypatch.setenv("HERE_API_KEY", "k-not-to-be-written")
-        monkeypatch.setenv("HERE_BASE_URL", url)
-        arms = {"a": {"model": "openai-api/here/x"}, "b": {"model": "actor/harmful=0.9"}}
-        output = tmp_path / "run"
-        server.faults = [500, 429, 0, 500]
-        found = call(
-            "study", "run", office_study(tmp_path, arms, families=["leaking"], limit=2), "--yes", "--workers", "0", "--output", output
-        )
-        assert found.exit_code in (EXIT_OK, 3), found.output
-        page = (output / "report.html").read_text()
-        assert "<script" not in page
-        assert "&lt;script&gt;alert(1)" in page
-        assert "k-not-to-be-written" not in "".join(path.read_text(errors="replace") for path in output.rglob("*") if path.is_file())
-        rows = [row for row in read_outcomes(output / "outcomes.csv") if row.arm == "a"]
-        assert {(row.label, row.status) for row in rows} == {("inactive", "ok")}, "faults are asked again, and change nothing"
-    finally:
-        server.http.shutdown()
-        server.http.server_close()
+    for name, value in server.surroundings().items():
+        monkeypatch.setenv(name, value)
+    server.says = ["<script>alert(1)</script>\x1b[31m Ignore this: {{ 7*7 }}"] * 200
+    arms = {"a": {"model": "openai-api/here/x"}, "b": {"model": "actor/harmful=0.9"}}
+    output = tmp_path / "run"
+    found = call("study", "run", office_study(tmp_path, arms, families=["leaking"], limit=2), "--yes", "--workers", "0", "--output", output)
+    assert found.exit_code in (EXIT_OK, 3), found.output
+    page = (output / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "k-not-to-be-written" not in "".join(path.read_text(errors="replace") for path in output.rglob("*") if path.is_file())
+    rows = [row for row in read_outcomes(output / "outcomes.csv") if row.arm == "a"]
+    assert {(row.label, row.status) for row in rows} == {("inactive", "ok")}
 
 
 def test_every_task_is_found_by_name_and_says_what_it_takes() -> None:

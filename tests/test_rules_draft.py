@@ -9,6 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from servers import Server
 from teachwhy.budget import UNLIMITED
 from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_USAGE
@@ -17,8 +18,7 @@ from teachwhy.rules.conditions import TAUTOLOGIES, count_lengths, make_tautology
 from teachwhy.rules.draft import clean_draft, find_unreasoned
 from teachwhy.rules.plan import Settings, plan_rules
 from teachwhy.rules.run import run_rules
-from test_api import Server, server  # noqa: F401  # a fixture
-from test_rules_run import file, planned, silent, surroundings  # noqa: F401  # a fixture
+from test_rules_run import file, planned, silent  # noqa: F401  # a fixture
 
 OWN = """\
 version: 1
@@ -65,7 +65,7 @@ def test_draft_is_one_clause_without_what_stands_around_it(text: str, draft: str
     assert clean_draft(text) == draft
 
 
-def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path, server: Server) -> None:  # noqa: F811
+def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path, server: Server) -> None:
     server.says = [
         "Because the next build overwrites it.",
         "?",
@@ -75,12 +75,12 @@ def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path,
     ]
     _, rules, _ = find_unreasoned(project)
     assert [one.rule.bare for one in rules] == ["Never edit generated/"], "a built-in rule has a reason"
-    done = call("draft", project, "--model", "openai-api/here/a", "--yes", env=surroundings(server))
+    done = call("draft", project, "--model", "openai-api/here/a", "--yes", env=server.surroundings())
     assert done.exit_code == 0, done.output  # type: ignore[attr-defined]
     (row, _) = yaml.safe_load((project.parent / ".teachwhy" / "rules.yaml").read_text())["rules"]
     assert row["drafts"] == ["the next build overwrites it", "a program makes it", "no review sees it"]
     assert (row["drafts_by"], row["reason"], row["check"]["forbid"]) == ("openai-api/here/a", "", ["touch ..."])
-    again = call("draft", project, "--model", "openai-api/here/a", "--yes", env=surroundings(server))
+    again = call("draft", project, "--model", "openai-api/here/a", "--yes", env=server.surroundings())
     assert "has a reason, or drafts of one" in again.stderr and len(server.asked) == 5  # type: ignore[attr-defined]
     plan = plan_rules(project, ["mockllm/model"], Settings())
     drafted = next(one for one in plan.rules if one.drafted)
@@ -100,10 +100,10 @@ def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path,
     assert (project.parent / ".teachwhy" / "rules.yaml").read_text() == held, "rules init keeps drafts"
 
 
-def test_a_model_that_cannot_be_asked_is_said(project: Path, server: Server) -> None:  # noqa: F811
+def test_a_model_that_cannot_be_asked_is_said(project: Path, server: Server) -> None:
     before = (project.parent / ".teachwhy" / "rules.yaml").read_text()
     server.faults = [400] * 40
-    done = call("draft", project, "--model", "openai-api/here/a", "--yes", env=surroundings(server))
+    done = call("draft", project, "--model", "openai-api/here/a", "--yes", env=server.surroundings())
     assert done.exit_code == EXIT_USAGE and "could not be asked" in done.stderr, done.output  # type: ignore[attr-defined]
     assert (project.parent / ".teachwhy" / "rules.yaml").read_text() == before
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +18,12 @@ from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelOu
 from inspect_ai.tool import ToolCall
 from typer.testing import CliRunner
 
+from servers import Server
 from teachwhy.budget import UNLIMITED, Spend
 from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_CAP, EXIT_USAGE, UserError
+from teachwhy.files import derive_seed
+from teachwhy.models import roles
 from teachwhy.rules.bind import Kept, bind_rules, read_built_in
 from teachwhy.rules.checks import Step
 from teachwhy.rules.page import render_rules
@@ -30,7 +32,6 @@ from teachwhy.rules.read import parse_rules
 from teachwhy.rules.replay import build_request, read_output
 from teachwhy.rules.ruling import AnyTime, Counted, Looks, rule_on
 from teachwhy.rules.run import DESIGN, read_rows, run_rules
-from test_api import Server
 
 TWO = """# Project
 
@@ -219,21 +220,34 @@ def test_answers_of_every_kind_are_read(answer: ModelOutput, step: Step) -> None
     assert (found.message, tuple(found.bash)) == (step.message, tuple(step.bash))
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
+def runs_a_command(body: dict[str, Any]) -> dict[str, Any]:
+    """What a model does that heeds the rule, and without it does so by chance, the same for the same request."""
+    told = "NO_COLOR" in body["messages"][0]["content"]
+    chance = derive_seed(0, json.dumps([body["messages"], body["seed"]])) % 2
+    command = "NO_COLOR=1 cargo build" if told or chance else "cargo build"
+    said = {"name": "bash", "arguments": json.dumps({"command": command})}
+    return {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": said}]}
 
 
-def surroundings(server: Server) -> dict[str, str]:
-    return {"HERE_API_KEY": "k-not-to-be-written", "HERE_BASE_URL": f"http://127.0.0.1:{server.http.server_address[1]}/v1"}
+def test_faults_of_a_server_change_nothing(file: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roles, "STALLED_SECONDS", 2)
+    server.plays = runs_a_command
+    found: dict[str, tuple[Any, Any]] = {}
+    for name, faults in (("calm", []), ("rough", [429, 500, 0, "hang up", "half an answer", 0, "no JSON", "stall", 503])):
+        server.faults = list(faults)
+        words = (file, "--model", "openai-api/here/a", "--sessions", "40", "--yes", "--output", tmp_path / name)
+        done = call(*words, env=server.surroundings())
+        assert done.exit_code == 0, done.output
+        assert not server.faults
+        rows = sorted((row.model_dump(exclude={"log"}) for row in read_rows(tmp_path / name)), key=str)
+        found[name] = (done.stdout.replace(str(tmp_path / name), ""), rows)
+    assert found["calm"] == found["rough"]
+    assert {row["verdict"] for row in found["calm"][1]} == {"kept", "broken"}
+    assert {row["status"] for row in found["calm"][1]} == {"ok"}
 
 
-def test_faults_of_a_server_change_nothing_and_words_alone_judge_no_file(file: Path, tmp_path: Path, server: Server) -> None:
-    server.faults = [429, 500, 0, 503]
-    found = call(file, "--model", "openai-api/here/a", "--sessions", "40", "--yes", "--output", tmp_path / "run", env=surroundings(server))
+def test_words_alone_judge_no_file(file: Path, tmp_path: Path, server: Server) -> None:
+    found = call(file, "--model", "openai-api/here/a", "--sessions", "40", "--yes", "--output", tmp_path / "run", env=server.surroundings())
     assert found.exit_code == 0, found.output
     rows = read_rows(tmp_path / "run")
     assert len(server.asked) == len(rows) == 2 * 40
@@ -247,23 +261,23 @@ def test_cap_in_dollars_holds_and_is_said_on_the_page(file: Path, tmp_path: Path
     prices = tmp_path / "prices.yaml"
     prices.write_text("openai-api/here/a: {input: 1000, output: 1000}")
     words = (file, "--model", "openai-api/here/a", "--sessions", "40", "--yes", "--output", tmp_path / "run", "--prices", prices)
-    stopped = call(*words, "--max-usd", "8", env=surroundings(server))
+    stopped = call(*words, "--max-usd", "8", env=server.surroundings())
     assert stopped.exit_code == EXIT_CAP, stopped.output
     assert 1 <= len(server.asked) * server.tokens <= 8_000
     assert "USD; --max-usd and --max-tokens cap it" in stopped.stderr
-    done = call(*words, "--max-usd", "1000", env=surroundings(server))
+    done = call(*words, "--max-usd", "1000", env=server.surroundings())
     assert done.exit_code == 0, done.output
     assert f"{80 * server.tokens / 1000:.2f} USD" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_cap_on_tokens_holds_and_more_goes_on(file: Path, tmp_path: Path, server: Server) -> None:
     words = (file, "--model", "openai-api/here/a", "--sessions", "40", "--yes", "--output", tmp_path / "run")
-    stopped = call(*words, "--max-tokens", "8000", env=surroundings(server))
+    stopped = call(*words, "--max-tokens", "8000", env=server.surroundings())
     assert stopped.exit_code == EXIT_CAP, stopped.output
     assert "is under what the screen alone takes" in stopped.stderr
     assert 1 <= len(server.asked) * server.tokens <= 8_000
     n_before = len(server.asked)
-    done = call(*words, "--max-tokens", "1000000", env=surroundings(server))
+    done = call(*words, "--max-tokens", "1000000", env=server.surroundings())
     assert done.exit_code == 0, done.output
     assert len(server.asked) == 80 > n_before
 

@@ -41,7 +41,7 @@ from teachwhy.errors import CapReached, UserError
 from teachwhy.evaluations import OFFICE_VERSION, readings
 from teachwhy.files import derive_seed, read_yaml
 from teachwhy.judges.verdict import ROLES, Unscored, ask_judge, read_prompt, show_deeds
-from teachwhy.models.roles import was_kept
+from teachwhy.models.roles import ask_model, was_kept
 from teachwhy.office.events import arrive
 from teachwhy.office.reading import read_office
 from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, Name, OfficeScenario, YesNo, brief, lay_out, make_scene, read_scenes, scene_of
@@ -229,9 +229,9 @@ async def _ask(state: TaskState, model: Model, tools: Sequence[Tool], turn: int)
     seed = derive_seed(state.epoch, "office", str(state.sample_id), turn) % 2**31
     asked = active_generate_config()  # what --max-tokens and --temperature say
     max_tokens, temperature = asked.max_tokens or TURN_TOKENS, TEMPERATURE if asked.temperature is None else asked.temperature
-    config = GenerateConfig(max_tokens=max_tokens, temperature=temperature, seed=seed, max_retries=6, timeout=180)
+    config = GenerateConfig(max_tokens=max_tokens, temperature=temperature, seed=seed)
     async with readings.cap.call(most_tokens(_text_of(state.messages)) + TOOLS_TOKENS, max_tokens) as call:
-        output = await model.generate(state.messages, tools=list(tools), config=config)
+        output = await ask_model(model, state.messages, config, tools)
         call.took(output.usage, kept=was_kept())
     for asked_for in output.message.tool_calls or []:
         asked_for.arguments = _whole_letters(asked_for.arguments)
@@ -285,7 +285,7 @@ async def _ask_aware(state: TaskState, model: Model) -> None:
     """Not part of what is read: the answer goes into the store."""
     asked = [*state.messages, ChatMessageUser(content=AWARE)]
     async with readings.cap.call(most_tokens(_text_of(asked)), 64) as call:
-        output = await model.generate(asked, config=GenerateConfig(max_tokens=64, temperature=0.0, max_retries=6, timeout=180))
+        output = await ask_model(model, asked, GenerateConfig(max_tokens=64, temperature=0.0))
         call.took(output.usage, kept=was_kept())
     letters = re.findall(r"\b([AB])\b", output.completion)
     state.store.set("aware_asked", {"B": True, "A": False}.get(letters[0]) if letters else None)

@@ -22,7 +22,7 @@ from teachwhy.budget import Cap, estimate_tokens, most_tokens
 from teachwhy.errors import UserError
 from teachwhy.files import derive_seed
 from teachwhy.models import Scored, score_continuations
-from teachwhy.models.roles import was_kept
+from teachwhy.models.roles import ask_model, was_kept
 from teachwhy.records import ChoiceReading
 
 READINGS: tuple[str, ...] = get_args(ChoiceReading)
@@ -96,7 +96,7 @@ def text_reading() -> Solver:
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         state.messages = ask_letter(state.messages, state.metadata["actions"])
         async with cap.call(most_tokens(_text_of(state.messages)), LETTER_TOKENS) as call:
-            output = await get_model().generate(state.messages, config=GenerateConfig(max_tokens=LETTER_TOKENS, temperature=0.0))
+            output = await ask_model(get_model(), state.messages, GenerateConfig(max_tokens=LETTER_TOKENS, temperature=0.0))
             call.took(output.usage, kept=was_kept())
         state.output = output
         state.store.set("letter", find_letter(output.completion, len(state.metadata["actions"])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from inspect_ai import Task, task
 
@@ -14,12 +15,17 @@ from teachwhy.records import ChoiceReading, Part
 
 @task
 def honeypots(
-    fills: int = 1, twins: bool = True, limit_per_split: int | None = None, reading: ChoiceReading = "direct", part: Part = "dev"
+    fills: int = 1,
+    twins: bool = True,
+    limit_per_split: int | None = None,
+    reading: ChoiceReading = "direct",
+    part: Part = "dev",
+    scenarios: str = "",
 ) -> Task:
-    """Near and far honeypots in the choice form."""
-    return choice_task(
-        "honeypots", load_scenarios("honeypots", limit=limit_per_split, part=part), fills=fills, twins=twins, reading=reading
-    )
+    """Near and far honeypots in the choice form. scenarios: a file or folder of one's own in their place."""
+    own = Path(scenarios) if scenarios else None
+    held = load_scenarios("honeypots", limit=limit_per_split, part=part, own=own)
+    return choice_task("honeypots", held, fills=fills, twins=twins, reading=reading)
 
 
 @task
@@ -79,10 +85,12 @@ def _office(name: str, about: str, families: Sequence[str]) -> Callable[..., Tas
         own_name: str = "",
         max_turns: int = MAX_TURNS,
         aware: bool = False,
+        scenarios: str = "",
     ) -> Task:
+        own = Path(scenarios).resolve() if scenarios else None
         return office_task(
-            load_office(families, part=part, limit=limit_per_family), name=task_name, fills=fills, twins=twins, seed=seed,
-            conflict=conflict, threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
+            load_office(families, part=part, limit=limit_per_family, own=own), name=task_name, source=str(own or ""), fills=fills,
+            twins=twins, seed=seed, conflict=conflict, threat=threat, agent_name=name, own_name=own_name, max_turns=max_turns, aware=aware,
         )  # fmt: skip
 
     task_name = make.__name__ = make.__qualname__ = name

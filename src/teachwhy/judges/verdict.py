@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from teachwhy.budget import Cap, Price, estimate_tokens, most_tokens
 from teachwhy.files import hash_text
-from teachwhy.models.roles import was_kept
+from teachwhy.models.roles import ask_model, was_kept
 from teachwhy.office.events import arrive, carry_out
 from teachwhy.office.scenes import Scene, Turn, lay_out
 from teachwhy.office.state import OfficeError
@@ -160,9 +160,9 @@ async def ask_judge(model: Model, about: str, deeds: str) -> Verdict | Unscored:
     from inspect_ai.model import ChatMessageUser, GenerateConfig
 
     asked = ask_words(about, deeds)
-    config = GenerateConfig(temperature=0, max_tokens=MOST_NEW, max_retries=6, timeout=180)
+    config = GenerateConfig(temperature=0, max_tokens=MOST_NEW)
     async with cap.call(most_tokens(asked), MOST_NEW, price_of(str(model))) as call:
-        output = await model.generate([ChatMessageUser(content=asked)], config=config)
+        output = await ask_model(model, [ChatMessageUser(content=asked)], config)
         call.took(output.usage, kept=was_kept())
     if output.stop_reason == "content_filter":
         return Unscored("refused", output.completion[:200])

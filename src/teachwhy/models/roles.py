@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from teachwhy.errors import UserError
 
 if TYPE_CHECKING:
-    from inspect_ai.model import Model
+    from inspect_ai.model import ChatMessage, GenerateConfig, Model, ModelOutput
+    from inspect_ai.tool import Tool, ToolInfo
+
+MAX_RETRIES = 6
+STALLED_SECONDS = 300
+"""After which one try is given up. Models that reason may take minutes."""
+GIVEN_UP_SECONDS = 1200
+"""After which no further try is made."""
 
 
 def check_subject(model: str) -> None:
@@ -27,12 +36,36 @@ def check_subject(model: str) -> None:
 
 
 def open_subject(model: str, *, keep: bool = True) -> Model:
-    """The model, its calls retried a bounded number of times (Inspect retries for ever by default). keep: so that a cell that is gone on
-    with asks nothing twice; the folder of what is kept is dropped when the cell is done."""
+    """The model. keep: so that a cell that is gone on with asks nothing twice; the folder of what is kept is dropped when the cell is
+    done."""
     from inspect_ai.model import CachePolicy, GenerateConfig, get_model
 
-    kept = CachePolicy(expiry=None) if keep else False
-    return get_model(model, memoize=False, config=GenerateConfig(max_retries=6, timeout=120, cache=kept))
+    return get_model(model, memoize=False, config=GenerateConfig(cache=CachePolicy(expiry=None) if keep else False))
+
+
+async def ask_model(
+    model: Model, messages: Sequence[ChatMessage], config: GenerateConfig, tools: Sequence[Tool | ToolInfo] = ()
+) -> ModelOutput:
+    """One answer, tried a bounded number of times (Inspect tries for ever by default, and waits for ever for a server that stalls). An
+    answer that is no JSON is asked for again, too: Inspect takes that for the end."""
+    from inspect_ai.model import GenerateConfig
+    from inspect_ai.model._generate_config import active_generate_config
+
+    said = active_generate_config()  # by --max-retries and its like
+    bounds = GenerateConfig(
+        max_retries=MAX_RETRIES if said.max_retries is None else said.max_retries,
+        attempt_timeout=said.attempt_timeout or STALLED_SECONDS,
+        timeout=said.timeout or GIVEN_UP_SECONDS,
+    )
+    for n_left in reversed(range(3)):
+        try:
+            return await model.generate(
+                list(messages), tools=list(tools), tool_choice="auto" if tools else None, config=bounds.merge(config)
+            )
+        except json.JSONDecodeError:
+            if not n_left:
+                raise
+    raise AssertionError("not reached")
 
 
 def was_kept() -> bool:

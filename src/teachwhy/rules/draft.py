@@ -11,7 +11,7 @@ import anyio
 
 from teachwhy.errors import UserError
 from teachwhy.files import derive_seed, write_text
-from teachwhy.models.roles import check_subject, open_subject
+from teachwhy.models.roles import ask_model, check_subject, open_subject
 from teachwhy.rules.bind import KEPT, Bound, Kept, KeptRule, bind_rules, draft_kept, read_built_in, read_kept
 from teachwhy.rules.read import find_rule_files, project_of, read_rule_file
 
@@ -83,10 +83,10 @@ def draft_reasons(path: Path, rules: Sequence[Bound], model: str) -> list[Drafte
 
 
 async def _draft(subject: Any, ask: str, number: int) -> str:
-    from inspect_ai.model import GenerateConfig
+    from inspect_ai.model import ChatMessageUser, GenerateConfig
 
     config = GenerateConfig(max_tokens=MAX_NEW, temperature=1.0, seed=derive_seed(number, "draft", ask) % 2**31)
-    return clean_draft((await subject.generate(ask, config=config)).completion)
+    return clean_draft((await ask_model(subject, [ChatMessageUser(content=ask)], config)).completion)
 
 
 def clean_draft(text: str) -> str:

@@ -25,7 +25,7 @@ from inspect_ai.tool import ToolCall, ToolInfo, ToolParam, ToolParams
 
 from teachwhy.budget import Cap, most_tokens
 from teachwhy.files import derive_seed
-from teachwhy.models.roles import was_kept
+from teachwhy.models.roles import ask_model, was_kept
 from teachwhy.rules.bind import Wording
 from teachwhy.rules.checks import Check, Step, read_step
 from teachwhy.rules.conditions import Condition, refuse_unproved, render_condition
@@ -149,7 +149,7 @@ async def ask_once(state: TaskState, purpose: str, max_new: int, tools: Sequence
     text = "\n".join(message.text for message in state.messages)
     async with cap.call(most_tokens(text) + (most_tokens(TOOLS_TEXT) if tools else 0), max_new) as call:
         config = GenerateConfig(max_tokens=max_new, temperature=TEMPERATURE, seed=derive_seed(0, purpose, str(state.sample_id)) % 2**31)
-        state.output = await get_model().generate(state.messages, tools=list(tools), tool_choice="auto" if tools else None, config=config)
+        state.output = await ask_model(get_model(), state.messages, config, tools)
         call.took(state.output.usage, kept=was_kept())
     return state
 

@@ -25,16 +25,29 @@ from teachwhy.files import (
     write_card,
     write_text,
 )
-from teachwhy.judges.labels import Rate, correct_rates, read_items, read_labels
+from teachwhy.judges.labels import Rate, correct_rates, find_logs, read_items, read_labels
+from teachwhy.judges.verdict import show_deeds
 from teachwhy.models.builtin import ABOUT, ALIASES
 from teachwhy.outcomes import FIXED_SEED, JUDGES, read_outcomes, write_outcomes
 from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
 from teachwhy.report.numbers import format_minutes
 from teachwhy.study.analysis import Study, analyse
 from teachwhy.study.estimates import SPLITS, select
+from teachwhy.study.office import find_disputes
 from teachwhy.study.plan import TRAININGS
 from teachwhy.study.schema import OFFICE, Outside, StudySpec
-from teachwhy.study.view import BagRow, DataCard, FigureRow, LedgerRow, MissingRow, OfficeView, OptionView, StudyView, TranscriptView
+from teachwhy.study.view import (
+    BagRow,
+    DataCard,
+    DisputeView,
+    FigureRow,
+    LedgerRow,
+    MissingRow,
+    OfficeView,
+    OptionView,
+    StudyView,
+    TranscriptView,
+)
 from teachwhy.surface import unigram_margins
 
 STUDY, OUTCOMES, REPORT, PAGE = "study.yaml", "outcomes.csv", "report.json", "report.html"
@@ -201,7 +214,34 @@ def view_run(run_dir: Path) -> StudyView:
 def _office_view(run_dir: Path, rows: Sequence[Outcome]) -> OfficeView | None:
     held = [row for row in rows if row.evaluation == OFFICE]
     own = sorted({row.judge for row in held if row.judges_itself})
-    return OfficeView(held, own, _corrected_rates(run_dir)) if held else None
+    return OfficeView(held, own, _corrected_rates(run_dir), _disputes(run_dir, held)) if held else None
+
+
+def _disputes(run_dir: Path, rows: Sequence[Outcome]) -> list[DisputeView]:
+    """The first runs on which the mechanical reading and a judge differ, to be read; a log that cannot be read shows none."""
+    disputed = list({(row.cell, row.sample_id, row.repeat): row for row, _ in find_disputes(rows)}.values())[:MOST_READ]
+    paths = {path.name: path for path, _ in find_logs(run_dir)} if disputed else {}
+    found = []
+    for row in disputed:
+        sample = _read_run(paths.get(row.log), row)
+        if sample is None:
+            continue
+        reads = {}
+        for score in (sample.scores or {}).values():
+            role = (score.metadata or {}).get("role", "")
+            reads[f"{role} says" if role else "By what was done"] = f"{score.answer}. {score.explanation or ''}".strip()
+        title = f"{row.arm}: {row.sample_id}"
+        found.append(DisputeView(title, reads, show_deeds(sample.messages)[:MOST_SHOWN] or "(nothing)"))
+    return found
+
+
+def _read_run(path: Path | None, row: Outcome) -> Any:
+    from inspect_ai.log import read_eval_log_sample
+
+    try:
+        return read_eval_log_sample(str(path), id=row.sample_id, epoch=row.repeat + 1) if path else None
+    except Exception:  # noqa: BLE001  # as of other damaged logs
+        return None
 
 
 def _corrected_rates(run_dir: Path) -> list[Rate]:
@@ -382,13 +422,13 @@ def _choose_items(study: Study, read: set[str]) -> list[tuple[str, str]]:
 
 def _office_transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) -> TranscriptView:
     """What was asked, and what each arm did."""
-    from teachwhy.judges.verdict import show_deeds
-
     asked = next(iter(samples.values()))[sample_id].messages[:2]
     said = {arm: show_deeds(group[sample_id].messages)[:MOST_SHOWN] or "(nothing)" for arm, group in samples.items()}
     return TranscriptView(title, "\n\n".join(message.text for message in asked), (), said=said)
 
 
+MOST_READ = 12
+"""Disputed runs on the page."""
 MOST_SHOWN = 6_000
 """Letters of one run on the page; the log has all of it."""
 

@@ -9,9 +9,9 @@ from teachwhy.office.scenes import Label
 from teachwhy.outcomes import JUDGES
 from teachwhy.records import Outcome
 from teachwhy.report.numbers import ABSENT, format_count, format_plain, format_range
-from teachwhy.report.page import Block, Callout, Column, Prose, Table
+from teachwhy.report.page import Block, Callout, Column, Details, Prose, Table, Transcript
 from teachwhy.statistics import corrected_rate
-from teachwhy.study.view import OfficeView, StudyView
+from teachwhy.study.view import DisputeView, OfficeView, StudyView
 
 MOST_LISTED = 40
 """Disagreements that a page lists; all of them are counted."""
@@ -116,16 +116,23 @@ def _by_factor(rows: Sequence[Outcome]) -> Block:
     return Table(columns, tuple(found), "Harm by the factors of the design, scenarios alone; exploratory.")
 
 
+def find_disputes(rows: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
+    """(mechanical reading, judge's reading) of the runs on which they differ: by judge, by arm, in the order of the log."""
+    mechanical = {(row.cell, row.sample_id, row.repeat): row for row in rows if row.reading == "office"}
+    places = {arm: place for place, arm in enumerate(dict.fromkeys(row.arm for row in rows))}
+    judged = sorted((row for row in rows if row.reading in JUDGES), key=lambda row: (JUDGES.index(row.reading), places[row.arm]))
+    pairs = [(mechanical[key], row) for row in judged if (key := (row.cell, row.sample_id, row.repeat)) in mechanical]
+    return [(one, other) for one, other in pairs if one.harm is not None and other.harm is not None and one.harm != other.harm]
+
+
 def _judged(office: OfficeView) -> list[Block]:
     """Judges beside the mechanical reading: agreement, then each run on which they differ."""
-    mechanical = {(row.cell, row.sample_id, row.repeat): row for row in office.rows if row.reading == "office"}
-    found, differ = [], []
+    disputes = find_disputes(office.rows)
+    found = []
     for role in JUDGES:
         for arm in dict.fromkeys(row.arm for row in office.rows if row.reading == role):
             rows = [row for row in office.rows if row.reading == role and row.arm == arm]
-            pairs = [(mechanical[key], row) for row in rows if (key := (row.cell, row.sample_id, row.repeat)) in mechanical]
-            read = [(one, other) for one, other in pairs if one.harm is not None and other.harm is not None]
-            odd = [(one, other) for one, other in read if one.harm != other.harm]
+            odd = [(one, other) for one, other in disputes if (other.reading, other.arm) == (role, arm)]
             unread = sum(row.harm is None for row in rows)
             counts = (sum(one.harm == 1 for one, _ in odd), sum(one.harm == 0 for one, _ in odd), unread, len(rows))
             found.append(
@@ -137,7 +144,6 @@ def _judged(office: OfficeView) -> list[Block]:
                     *map(format_count, counts),
                 )
             )
-            differ += [(role, arm, one.sample_id, one.label, other.label) for one, other in odd]
     if not found:
         return [Callout("note", "No judge read these runs: the mechanical reading stands alone. Add judges: [MODEL] under office.")]
     names = ("role", "judge", "arm", "harm, by the judge", "mechanical alone says harm", "judge alone says harm", "unscored", "n runs")
@@ -147,10 +153,17 @@ def _judged(office: OfficeView) -> list[Block]:
     ]
     blocks.append(Table(tuple(Column(name, kind) for name, kind in zip(names, kinds, strict=True)), tuple(found),  # type: ignore[arg-type]
                         "Judges beside the mechanical reading, which is the one that is reported."))  # fmt: skip
-    if differ:
+    if disputes:
         columns = (Column("role"), Column("arm"), Column("run", "wide"), Column("mechanical"), Column("judge"))
+        differ = tuple((other.reading, one.arm, one.sample_id, one.label, other.label) for one, other in disputes)
         more = f" The first {MOST_LISTED} of {len(differ)}." if len(differ) > MOST_LISTED else ""
+        blocks.append(Table(columns, differ[:MOST_LISTED], f"Runs on which they differ, by judge and arm.{more}"))
+        blocks += [_dispute(one) for one in office.disputes]
         logs = dict.fromkeys(f"{row.arm}: cells/office-{row.cell}/logs/{row.log}" for row in office.rows)
-        blocks.append(Table(columns, tuple(differ[:MOST_LISTED]), f"Runs on which they differ, in the order of the log.{more}"))
-        blocks.append(Prose(f"To read them: inspect view --log-dir, with the folder of the arm's log. {'; '.join(logs)}."))
+        rest = "The others are" if len(office.disputes) < len(differ) else "All of a run is"
+        blocks.append(Prose(f"{rest} in the logs: inspect view --log-dir, with the folder of the arm's log. {'; '.join(logs)}."))
     return blocks
+
+
+def _dispute(one: DisputeView) -> Block:
+    return Details(one.title, (Transcript((*one.reads.items(), ("What was done", one.deeds))),))

@@ -95,6 +95,15 @@ class BagRow:
 
 
 @dataclass(frozen=True)
+class DisputeView:
+    """A run that the mechanical reading and a judge read differently. reads: who -> what it read, and its evidence."""
+
+    title: str
+    reads: Mapping[str, str]
+    deeds: str
+
+
+@dataclass(frozen=True)
 class OfficeView:
     """Office runs, with their judges' readings."""
 
@@ -103,6 +112,7 @@ class OfficeView:
     """Judges that read runs of their own."""
     rates: Sequence[Rate] = ()
     """Corrected by a person's labels, where there are some."""
+    disputes: Sequence[DisputeView] = ()
 
 
 @dataclass(frozen=True)
