@@ -337,7 +337,9 @@ def test_judge_that_is_the_subject_is_told_before_anything_is_spent(tmp_path: Pa
     file = office_study(tmp_path, ARMS, families=["leaking"], judges=["actor/harmful=1"], limit=2)
     found = call("study", "run", file, "--plan", "--output", tmp_path / "run")
     assert found.exit_code == EXIT_OK, found.output
-    assert "would read runs of its own" in found.stderr
+    said = " ".join(found.stderr.split())
+    assert "would read runs of its own" in said
+    assert "what actor/harmful=0 calls itself is not known" in said
 
 
 @pytest.mark.parametrize(

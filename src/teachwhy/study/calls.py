@@ -50,6 +50,14 @@ def count_calls(spec: StudySpec, scenarios: Mapping[str, Sequence[Met]]) -> list
     return found + [Calls(f"judge of {arm}", judge, n_runs, n_runs * VERDICT_LIKELY, n_runs * 150) for arm in arms for judge in judges]
 
 
+def nameless_models(spec: StudySpec) -> list[str]:
+    """Models of an office study whose own name is not known."""
+    from teachwhy.evaluations.office import name_model
+
+    models = [one.model for one in spec.outside.values() if one.model] if any(one.name == OFFICE for one in spec.evaluations) else []
+    return [model for model in dict.fromkeys(models) if not name_model(model)]
+
+
 def offices_of(scenarios: Sequence[Met]) -> list[OfficeScenario]:
     """Those of an office."""
     return [scenario for scenario in scenarios if isinstance(scenario, OfficeScenario)]
