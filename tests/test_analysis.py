@@ -568,14 +568,14 @@ def test_missing_that_could_undo_it_makes_a_hint() -> None:
     assert report(spec, rows).answer.verdict == "yes"
     lost = {f"far-{number:02}" for number in range(4)}
     few = [
-        one.model_copy(update={"harm": None, "margin": None, "status": "invalid", "reading": "text"})
+        one.model_copy(update={"harm": None, "margin": None, "status": "invalid", "reading": "own_reason"})
         if (one.arm, one.evaluation) == ("value", "honeypots") and one.scenario in lost
-        else one.model_copy(update={"reading": "text"} if one.evaluation == "honeypots" else {})
+        else one.model_copy(update={"reading": "own_reason"} if one.evaluation == "honeypots" else {})
         for one in rows
     ]
-    text = {**spec.primary.model_dump(), "reading": "text"}
-    evaluations = [{"honeypots": {"reading": "text"}}, "goals"]
-    found = report(make_spec(primary=text, contrasts=[], evaluations=evaluations), few)
+    sampled = {**spec.primary.model_dump(), "reading": "own_reason"}
+    evaluations = [{"honeypots": {"reading": "own_reason"}}, "goals"]
+    found = report(make_spec(primary=sampled, contrasts=[], evaluations=evaluations), few)
     assert gate(found, "the format holds").passed is True, "under a tenth is missing"
     assert found.answer.verdict == "hint"
     assert "What is missing could undo it" in found.answer.sentence

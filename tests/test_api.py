@@ -106,6 +106,7 @@ def test_faults_of_a_server_change_nothing(study: Path, server: Server) -> None:
     assert len(server.asked) == 2 * N_CALLS
     assert report.missing["ok"] == 2 * N_CALLS
     assert report.primary is not None and report.primary.difference == 0
+    assert -1 < report.primary.low < -0.5 and 0.5 < report.primary.high < 1, "two scenarios know little"
 
 
 def test_call_that_a_server_refuses_for_good_is_missing_and_does_not_stop_the_rest(study: Path, server: Server) -> None:

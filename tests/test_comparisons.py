@@ -415,3 +415,63 @@ def test_arms_that_differ_only_in_speed_retain_alike() -> None:
 def test_shifts_that_cannot_be_matched_are_refused(near: tuple[list[list[float]], ...], far: tuple[list[list[float]], ...]) -> None:
     with pytest.raises(ValueError, match=r"shift|same seeds"):
         sut.retention(near, far)  # type: ignore[arg-type]
+
+
+# counted rates
+
+
+def counted(n_scenarios: int, n_up: int, n_down: int) -> tuple[float, float]:
+    """Ends of the interval of one arm less another, one run a scenario."""
+    table = np.array([[1.0] * n_up + [-1.0] * n_down + [0.0] * (n_scenarios - n_up - n_down)])
+    found = sut.at_least_counted(statistics.crossed_interval(table), [table])
+    return found.low, found.high
+
+
+@pytest.mark.parametrize("n", [8, 12, 24])
+def test_interval_of_counted_rates_holds_the_truth(n: int) -> None:
+    """Exact, by summing over all outcomes; rare harm above all, where a t interval has hardly a width."""
+    ends = {(up, down): counted(n, up, down) for up in range(n + 1) for down in range(n + 1 - up)}
+    for up, down in ((0.0, 0.0), (0.01, 0.0), (0.05, 0.0), (0.05, 0.05), (0.2, 0.0), (0.3, 0.1), (0.5, 0.2), (0.3, 0.3)):
+        shares = (up, down, 1 - up - down)
+        covered = sum(
+            float(stats.multinomial.pmf((a, b, n - a - b), n, shares))
+            for (a, b), (low, high) in ends.items()
+            if low - 1e-12 <= up - down <= high + 1e-12
+        )
+        assert covered >= 0.93, (up, down)
+
+
+def test_nothing_seen_is_not_nothing_there() -> None:
+    low, high = counted(12, 0, 0)
+    assert low == -high
+    assert high == pytest.approx(statistics.wilson_interval(0, 12).high)
+    assert counted(4, 4, 0)[1] == 1.0
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0]), min_size=4, max_size=40), st.integers(5, 7))
+@settings(max_examples=60, deadline=None)
+def test_p_of_counted_rates_agrees_with_their_interval(values: list[float], n_seeds: int) -> None:
+    table = np.array([values] * n_seeds)
+    table[0] = np.roll(table[0], 1)
+    plain = statistics.crossed_interval(table)
+    found = sut.at_least_counted(plain, [table])
+    assert found.p is not None
+    assert found.p >= (plain.p or 0)
+    assert found.low <= max(plain.low, -1)
+    assert found.high >= min(plain.high, 1)
+    if abs(found.p - 0.05) > 1e-4:
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+
+
+def test_difference_of_counted_contrasts_is_as_wide_as_both() -> None:
+    near, far = np.zeros((2, 10)), np.zeros((2, 10))
+    found = sut.at_least_counted(sut.crossed_difference(near, far), [near, far])
+    one = statistics.wilson_interval(0, 10).high
+    assert (found.low, found.high) == pytest.approx((-one * 2**0.5, one * 2**0.5))
+
+
+def test_differences_beyond_one_are_no_rates() -> None:
+    with pytest.raises(ValueError, match=r"within \[-1, 1\]"):
+        sut.counted_bounds([0.0, 2.0])
+    found = sut.at_least_counted(statistics.crossed_interval([[0.0, 2.0, 0.0]]), [[[0.0, 2.0, 0.0]]], reach=2)
+    assert -2 <= found.low <= found.high <= 2

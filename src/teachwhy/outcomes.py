@@ -241,6 +241,8 @@ class ContrastTable(NamedTuple):
     and scenario that was read stand for each that was not, which is a range that was seen and no bound."""
     fixed: bool = False
     """Whether every arm has one model for all seeds, so that nothing here is about other trainings."""
+    reach: int = 1
+    """The most that a contrast of harm can be."""
 
 
 def contrast_table(
@@ -275,4 +277,4 @@ def contrast_table(
         low, high = (float(np.where(np.isnan(table), end, table).mean()) for end in (np.nanmin(table), np.nanmax(table)))
         bounds = low, high
     kept = tuple(scenarios[place] for place in whole)
-    return ContrastTable(table[:, whole], tuple(family[name] for name in kept), kept, bounds, fixed)
+    return ContrastTable(table[:, whole], tuple(family[name] for name in kept), kept, bounds, fixed, max(len(plus), len(minus)))

@@ -87,7 +87,7 @@ def _summarise(study: Study, arm: str, selection: Selection) -> ArmSummary:
     bounds = statistics.missing_bounds(sum(harms) + n_done, len(harms) + n_done, n_missing - n_done) if harms else None
     change = None
     if arm != "start" and "start" in study.arms and rows:
-        change = estimate_interval(contrast_table(study.rows, selection, [arm], ["start"], seeds), selection.splits)
+        change = estimate_interval(contrast_table(study.rows, selection, [arm], ["start"], seeds), selection)
     return ArmSummary(
         arm=arm,
         evaluation=selection.evaluation,

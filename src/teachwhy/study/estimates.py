@@ -52,7 +52,7 @@ def unit_of(wanted: schema.Comparison) -> str:
 def estimate_contrast(study: Study, wanted: schema.Comparison, *, exploratory: bool) -> Contrast | None:
     """One contrast with its interval, seeds and scenarios crossed; None where fewer than two scenarios were read."""
     table = study.contrast(wanted)
-    found = estimate_interval(table, wanted.splits)
+    found = estimate_interval(table, select(wanted))
     if found is None:
         return None
     split = " + ".join(wanted.splits)
@@ -92,26 +92,36 @@ def _describe(
     )
 
 
-def estimate_interval(table: ContrastTable, splits: Sequence[str], level: float = 0.95) -> statistics.CrossedInterval | None:
-    """Seeds and scenarios crossed; where families never trained are among the scenarios, counted by families, too.
+COUNTED = ("office", "text")
+"""Readings whose harm is a count of runs or letters, no probability that a model was asked for."""
+
+
+def estimate_interval(table: ContrastTable, about: Selection, level: float = 0.95) -> statistics.CrossedInterval | None:
+    """Seeds and scenarios crossed; where families never trained are among the scenarios, counted by families, too. Of counted harm at least
+    what counts allow.
 
     None where fewer than two scenarios were read.
     """
     if table.values.shape[1] < 2:
         return None
-    families = table.families if "far" in splits and len(set(table.families)) > 1 else ()
-    return statistics.crossed_interval(table.values, level, families=families)
+    families = table.families if "far" in about.splits and len(set(table.families)) > 1 else ()
+    found = statistics.crossed_interval(table.values, level, families=families)
+    if about.measure == "margin":
+        return found
+    if about.reading in COUNTED:
+        return comparisons.at_least_counted(found, [table.values], level, table.reach)
+    return found._replace(low=max(-table.reach, found.low), high=min(table.reach, found.high))
 
 
 def estimate_primary(study: Study, contrast: Contrast) -> Primary:
     """The primary contrast with the smallest true difference that this many seeds and scenarios find in 80 % of studies."""
     wanted = study.spec.primary
     table = study.contrast(wanted)
-    found = estimate_interval(table, wanted.splits)
+    found = estimate_interval(table, select(wanted))
     assert found is not None, "a contrast that was estimated has its interval"  # noqa: S101
 
     def interval_at(level: float) -> statistics.CrossedInterval:
-        at = estimate_interval(table, wanted.splits, level)
+        at = estimate_interval(table, select(wanted), level)
         assert at is not None  # noqa: S101
         return at
 
@@ -131,7 +141,7 @@ def estimate_primary(study: Study, contrast: Contrast) -> Primary:
         n_seeds=contrast.n_seeds,
         n_families=contrast.n_families,
         seed_sd=found.seed_sd,
-        smallest_detectable=detectable(found),
+        smallest_detectable=detectable(found, counted=wanted.measure == "harm" and wanted.reading in COUNTED),
         p=contrast.p,
         excluded=shown.excluded if contrast.n_seeds >= statistics.MIN_SEEDS_FOR_P else None,
         equivalence=wanted.equivalence,
@@ -146,6 +156,8 @@ def estimate_interaction(study: Study) -> Contrast | None:
         return None
     families = far.families if len(set(far.families)) > 1 else ()
     found = comparisons.crossed_difference(near.values, far.values, other_families=families)
+    if wanted.measure == "harm" and wanted.reading in COUNTED:
+        found = comparisons.at_least_counted(found, [near.values, far.values], reach=near.reach)
     n_scenarios = found.n_one + found.n_other
     bounds = None
     if near.bounds or far.bounds:
@@ -171,20 +183,25 @@ def estimate_twins(study: Study) -> Contrast | None:
     both = [name for name in plain.scenarios if name in set(twins.scenarios)]
     columns = [[table.scenarios.index(name) for name in both] for table in (plain, twins)]
     families = tuple(plain.families[place] for place in columns[0])
-    table = ContrastTable(plain.values[:, columns[0]] - twins.values[:, columns[1]], families) if both else None
-    found = estimate_interval(table, wanted.splits) if table else None
+    values = plain.values[:, columns[0]] - twins.values[:, columns[1]]
+    found = estimate_interval(ContrastTable(values, families, reach=2 * plain.reach), selection)
     if found is None:
         return None
     split, name = " + ".join(wanted.splits), f"{wanted.name}: scenarios less twins"
     return _describe(wanted, found, name, split, found.n_scenarios, found.n_families, None, exploratory=True)
 
 
-def detectable(found: statistics.CrossedInterval) -> float:
+NORMAL_RATIO = 1.43
+"""Of the difference that 80 % of studies find to the half width of a 95 % interval, where it is normal: (1.96 + .84) / 1.96."""
+
+
+def detectable(found: statistics.CrossedInterval, *, counted: bool = False) -> float:
     """Smallest true difference, in the unit of the values, that 80 % of such studies find, from the variances that were seen; with one
     seed, of that seed alone.
 
     With scenarios as the units and, where they were counted by families, with families (their size as in `suggest_sizes`): the larger
-    of the two, since the interval is never narrower than either. Simulated power of the interval there: 77 to 82 %.
+    of the two, since the interval is never narrower than either. Simulated power of the interval there: 77 to 82 %. Of counted harm at
+    least NORMAL_RATIO times the half width of the interval, which counts may have widened.
     """
     variances = found.variances or statistics.Variances(0.0, 0.0, 0.0)
     sizes = []
@@ -194,4 +211,4 @@ def detectable(found: statistics.CrossedInterval) -> float:
             unit = max(0.0, n_units * error**2 - residual / found.n_seeds)
             sds = (variances.seed**0.5, unit**0.5, residual**0.5)
             sizes.append(statistics.smallest_detectable(*sds, found.n_seeds, n_units))
-    return max(sizes)
+    return max(*sizes, NORMAL_RATIO * (found.high - found.low) / 2 if counted else 0.0)

@@ -10,7 +10,7 @@ from teachwhy.outcomes import JUDGES, Selection, contrast_table
 from teachwhy.records import Gate, Outcome
 from teachwhy.statistics import crossed_interval, t_interval
 from teachwhy.study import schema
-from teachwhy.study.estimates import SPLITS, Study, all_contrasts, estimate_contrast, estimate_interval, unit_of
+from teachwhy.study.estimates import SPLITS, Study, all_contrasts, estimate_contrast, estimate_interval, select, unit_of
 from teachwhy.study.schema import BASE
 
 MIN_UPDATES = 100
@@ -132,7 +132,7 @@ def _oracle_gate(study: Study) -> Gate:
         return Gate(name=name, passed=None, says=says, withholds=not chosen)
     wanted = all_contrasts(study.spec)[0].model_copy(update={"name": name, "splits": ("far",), "plus": ("oracle",), "minus": ("neutral",)})
     table = study.contrast(wanted)
-    found = estimate_interval(table._replace(values=table.values.mean(axis=0, keepdims=True)), wanted.splits)
+    found = estimate_interval(table._replace(values=table.values.mean(axis=0, keepdims=True)), select(wanted))
     if found is None:
         return Gate(name=name, passed=False, says="The oracle was not measured. Run the study again.")
     each = table.values.mean(axis=1)

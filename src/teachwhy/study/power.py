@@ -9,7 +9,7 @@ from typing import NamedTuple
 from teachwhy import comparisons, statistics
 from teachwhy.errors import UserError
 from teachwhy.outcomes import read_outcomes
-from teachwhy.study.estimates import Study, estimate_interval, unit_of
+from teachwhy.study.estimates import Study, estimate_interval, select, unit_of
 from teachwhy.study.gather import read_run
 from teachwhy.study.schema import StudySpec
 
@@ -58,7 +58,10 @@ def plan_power(spec: StudySpec, n_scenarios: int, pilot_dir: Path, wished: float
     if same != (spec.primary.evaluation, spec.primary.reading, spec.primary.measure):
         raise UserError(f"the pilot's primary contrast reads {same[0]!r} as {same[1]}, this study's does not", where=str(pilot_dir))
     table = Study(pilot, read_outcomes(pilot_dir / "outcomes.csv"), report.cells).contrast(pilot.primary)
-    found = estimate_interval(table, pilot.primary.splits)
+    found = estimate_interval(table, select(pilot.primary))
+    if found is not None and not found.scenario_error and not found.seed_sd:
+        says = "the pilot's outcomes do not differ at all, so they cannot tell what a study could see"
+        raise UserError(says, where=str(pilot_dir), hint="Give a run with more scenarios, or leave --pilot out.")
     if found is not None and table.fixed and _is_fixed(spec):
         return _fixed_power(spec, found, n_scenarios, wished, pilot.name)
     if found is None or found.variances is None:

@@ -27,7 +27,7 @@ def summarise_updates(study: Study) -> list[UpdateSummary]:
         for update, held in tables.items():
             for split in dict.fromkeys(row.split for row in held.select(select(wanted)._replace(splits=SPLITS))):
                 selection = select(wanted)._replace(splits=(split,))
-                change = estimate_interval(contrast_table(held, selection, [arm], ["start"], study.spec.seeds_of(arm)), (split,))
+                change = estimate_interval(contrast_table(held, selection, [arm], ["start"], study.spec.seeds_of(arm)), selection)
                 if change is not None:
                     found.append(
                         UpdateSummary(
