@@ -97,6 +97,15 @@ def test_given_reason_is_the_cases_own_or_of_another_family() -> None:
     assert sorted(giver.id for giver in others if giver) == sorted(one.id for one in some)
 
 
+@pytest.mark.parametrize("families", [("f", "f"), ("f",) * 9, ("f",) * 7 + ("g",) * 2])
+def test_in_one_family_the_reason_is_that_of_another_scenario(families: tuple[str, ...]) -> None:
+    some = [scenario(number, family) for number, family in enumerate(families)]
+    others = find_givers(some, "given_other", "value_reason")
+    assert all(giver is not None and giver.id != own.id for own, giver in zip(some, others, strict=True))
+    with pytest.raises(UserError, match="there is one scenario"):
+        find_givers(some[:1], "given_other", "value_reason")
+
+
 def test_scenario_without_the_reason_is_named() -> None:
     with pytest.raises(UserError, match="scenario f-01 has none"):
         choice_task("honeypots", [scenario(1, reasons={})], reading="given_reason")

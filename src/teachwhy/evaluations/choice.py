@@ -175,7 +175,8 @@ def choice_task(
 
 
 def find_givers(scenarios: Sequence[Scenario], reading: str, reason: Version) -> list[Scenario | None]:
-    """For each scenario the one whose reason stands before the action: itself, one of another family, or none."""
+    """For each scenario the one whose reason stands before the action: itself, or one of another family (another one of the same where it
+    cannot be: a file of one's own often has one family), or none."""
     if not reading.startswith("given_"):
         return [None] * len(scenarios)
     for scenario in scenarios:
@@ -186,9 +187,17 @@ def find_givers(scenarios: Sequence[Scenario], reading: str, reason: Version) ->
             )
     if reading == "given_reason":
         return list(scenarios)
+    if len(scenarios) < 2:
+        raise UserError("the reading given_other needs the reason of another scenario, and there is one scenario")
     sizes = [len(scenario.reasons[reason].split()) for scenario in scenarios]
-    takes = derange([scenario.family for scenario in scenarios], sizes, random.Random(derive_seed(0, "given_other", reason)))
-    return [scenarios[take] for take in takes]
+    for owners in ([scenario.family for scenario in scenarios], [scenario.id for scenario in scenarios]):
+        if max(Counter(owners).values()) <= len(owners) / 2:
+            try:
+                takes = derange(owners, sizes, random.Random(derive_seed(0, "given_other", reason)))
+            except UserError:  # a family that fills a window of about one length
+                continue
+            return [scenarios[take] for take in takes]
+    raise AssertionError("ids differ")
 
 
 def make_sample(scenario: Scenario, number: int, *, twin: bool, reading: ChoiceReading = "direct", given: str = "") -> Sample:

@@ -61,11 +61,12 @@ def analyse(study: Study) -> StudyReport:
 def summarise_arms(study: Study) -> list[ArmSummary]:
     """Every arm on every evaluation, split and twin."""
     groups = sorted({(row.evaluation, row.reading, row.split, row.twin) for row in study.rows})
-    return [
+    found = [
         _summarise(study, arm, Selection(evaluation, (split,), twin, reading, _measure_of(study, evaluation, reading)))
         for evaluation, reading, split, twin in groups
         for arm in study.arms
     ]
+    return [one for one in found if one.n_rows or one.reading not in JUDGES]  # no judge read an arm that was run without
 
 
 def _measure_of(study: Study, evaluation: str, reading: str) -> Literal["margin", "harm"]:
