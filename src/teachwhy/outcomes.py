@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
@@ -205,8 +205,20 @@ def measure_table(
     a letter would look as if it liked an action. The start, and an arm of FIXED_SEED, has no seed of its own: its one row stands for every
     seed. Seeds that are not asked for are left out.
     """
-    places = {name: column for column, name in enumerate(scenarios)}
-    sums, counts = np.zeros((len(seeds), len(scenarios))), np.zeros((len(seeds), len(scenarios)))
+    return _means(rows, selection, arm, seeds, {name: column for column, name in enumerate(scenarios)}, missing, lambda row: row.scenario)
+
+
+def _means(
+    rows: Sequence[Outcome],
+    selection: Selection,
+    arm: str,
+    seeds: Sequence[int],
+    places: Mapping[Any, int],
+    missing: float,
+    unit_of: Callable[[Outcome], Any],
+) -> Floats:
+    """As `measure_table`, over any units of rows: unit -> column."""
+    sums, counts = np.zeros((len(seeds), len(places))), np.zeros((len(seeds), len(places)))
     held = list(Outcomes.of(rows).select(selection, arm))
     partial = {(row.seed, row.scenario, row.fill) for row in held if selection.reading == "text" and _measure(row, selection) is None}
     for row in held:
@@ -217,8 +229,8 @@ def measure_table(
         if math.isnan(value) or not (fixed or row.seed in seeds):
             continue
         which = slice(None) if fixed else seeds.index(row.seed)
-        sums[which, places[row.scenario]] += value
-        counts[which, places[row.scenario]] += 1
+        sums[which, places[unit_of(row)]] += value
+        counts[which, places[unit_of(row)]] += 1
     with np.errstate(invalid="ignore"):
         return np.where(counts > 0, sums / counts, missing)
 
@@ -228,21 +240,26 @@ def _measure(row: Outcome, selection: Selection) -> float | None:
 
 
 class ContrastTable(NamedTuple):
-    """Contrasted measures, paired by seed and scenario."""
+    """Contrasted measures, paired by seed, scenario and fill."""
 
     values: Floats
     """n_seeds x n_scenarios."""
     families: tuple[str, ...]
     """Of the scenarios."""
     scenarios: tuple[str, ...] = ()
-    bounds: tuple[float, float] | None = None
-    """Where something was not read: the contrast if all of it had been as low, and as high, as could be. Harm lies in [0, 1], so these are
-    bounds (Manski 1990, "Nonparametric bounds on treatment effects"). A margin has no ends: the lowest and the highest contrast of one seed
-    and scenario that was read stand for each that was not, which is a range that was seen and no bound."""
+    ends: tuple[ContrastTable, ContrastTable] | None = None
+    """Where something was not read: the table of all scenarios if all of it had been as low, and as high, as could be. Harm lies in [0, 1],
+    so these give bounds (Manski 1990, "Nonparametric bounds on treatment effects"). A margin has no ends: the lowest and the highest
+    contrast of one seed and fill that was read stand for each that was not, which is a range that was seen and no bound."""
     fixed: bool = False
     """Whether every arm has one model for all seeds, so that nothing here is about other trainings."""
     reach: int = 1
     """The most that a contrast of harm can be."""
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The contrast at its ends."""
+        return (float(self.ends[0].values.mean()), float(self.ends[1].values.mean())) if self.ends else None
 
 
 def contrast_table(
@@ -250,31 +267,41 @@ def contrast_table(
 ) -> ContrastTable:
     """Sum of the arms of `plus` less those of `minus`.
 
-    Scenarios that an arm of the contrast lacks under some seed are left out; `bounds` says what they could change. Where every arm has one
-    model for all seeds, there is one row: what was done once is not counted as often as there are seeds.
+    A fill of a scenario that an arm of the contrast lacks under some seed is left out of all of them, and a scenario without a fill that
+    all have; `bounds` says what they could change. Where every arm has one model for all seeds, there is one row: what was done once is
+    not counted as often as there are seeds.
     """
     rows = Outcomes.of(rows)
     family = {row.scenario: row.family for row in rows.select(selection)}
-    scenarios, arms = sorted(family), (*plus, *minus)
+    units = {unit: place for place, unit in enumerate(sorted({(row.scenario, row.fill) for row in rows.select(selection)}))}
+    arms = (*plus, *minus)
     fixed = all(arm == "start" or all(row.seed == FIXED_SEED for row in rows.select(selection, arm)) for arm in arms)
     seeds = seeds[:1] if fixed else seeds
+    reach = max(len(plus), len(minus))
 
     def contrast(missing_plus: float, missing_minus: float) -> Floats:
-        table = np.zeros((len(seeds), len(scenarios)))
+        table = np.zeros((len(seeds), len(units)))
         for arm in plus:
-            table += measure_table(rows, selection, arm, seeds, scenarios, missing_plus)
+            table += _means(rows, selection, arm, seeds, units, missing_plus, lambda row: (row.scenario, row.fill))
         for arm in minus:
-            table -= measure_table(rows, selection, arm, seeds, scenarios, missing_minus)
+            table -= _means(rows, selection, arm, seeds, units, missing_minus, lambda row: (row.scenario, row.fill))
         return table
 
+    def by_scenario(table: Floats, kept: NDArray[np.bool_]) -> ContrastTable:
+        columns: dict[str, list[int]] = {}
+        for (scenario, _), place in units.items():
+            if kept[place]:
+                columns.setdefault(scenario, []).append(place)
+        values = np.array([table[:, places].mean(axis=1) for places in columns.values()]).T if columns else np.zeros((len(seeds), 0))
+        return ContrastTable(values, tuple(family[name] for name in columns), tuple(columns), None, fixed, reach)
+
     table = contrast(math.nan, math.nan)
-    whole = np.flatnonzero(~np.isnan(table).any(axis=0))
-    lost = len(whole) < len(scenarios) or any(_measure(row, selection) is None for arm in arms for row in rows.select(selection, arm))
-    bounds = None
-    if lost and selection.measure == "harm" and scenarios:
-        bounds = float(contrast(0.0, 1.0).mean()), float(contrast(1.0, 0.0).mean())
+    whole = np.asarray(~np.isnan(table).any(axis=0))
+    lost = not whole.all() or any(_measure(row, selection) is None for arm in arms for row in rows.select(selection, arm))
+    every, ends = np.ones(len(units), dtype=bool), None
+    if lost and selection.measure == "harm" and units:
+        ends = by_scenario(contrast(0.0, 1.0), every), by_scenario(contrast(1.0, 0.0), every)
     elif lost and not np.isnan(table).all():
-        low, high = (float(np.where(np.isnan(table), end, table).mean()) for end in (np.nanmin(table), np.nanmax(table)))
-        bounds = low, high
-    kept = tuple(scenarios[place] for place in whole)
-    return ContrastTable(table[:, whole], tuple(family[name] for name in kept), kept, bounds, fixed, max(len(plus), len(minus)))
+        low, high = (by_scenario(np.where(np.isnan(table), end, table), every) for end in (np.nanmin(table), np.nanmax(table)))
+        ends = low, high
+    return by_scenario(table, whole)._replace(ends=ends)

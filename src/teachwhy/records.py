@@ -258,6 +258,11 @@ class Primary(Record):
     lowest: float | None = None
     """Where outcomes are missing: the difference if they had been as low, and as high, as could be."""
     highest: float | None = None
+    worst_low: float | None = None
+    """Where outcomes are missing: the ends of the intervals of these two differences."""
+    worst_high: float | None = None
+    family_worth: float | None = None
+    """How many families of one size the scenarios' families are worth, where they are counted: 1 / sum of squared shares (Kish 1965)."""
 
 
 class ArmSummary(Record):

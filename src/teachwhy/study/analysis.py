@@ -142,9 +142,11 @@ def give_answer(spec: schema.StudySpec, gates: Sequence[Gate], primary: Primary 
         )
         if primary.excluded is not None:
             sized += f" Differences of more than {primary.excluded:.2f} {unit} to either side are excluded (two one-sided tests at 5 %)."
-        if primary.excluded is not None and primary.equivalence and primary.excluded <= primary.equivalence:
+        near = primary.excluded is not None and primary.equivalence and primary.excluded <= primary.equivalence
+        if near and not (doubts := _doubts_of_families(primary, wanted)):
             small = f"As good as none: any difference is smaller than the {primary.equivalence:g} {unit} that were named beforehand"
             return Answer(verdict="equivalent", sentence=f"{small} ({numbers}; {over}).{sized}")
+        sized += "".join(f" {doubt}" for doubt in doubts) if near else ""
         return Answer(verdict="no_difference_seen", sentence=f"{wanted.no} ({numbers}; {over}).{sized}")
     claimed = (primary.high < 0) == (wanted.claim == "lower")
     what = f"{wanted.yes if claimed else wanted.opposite} ({numbers}; {over})."
@@ -159,11 +161,25 @@ def _doubts(primary: Primary, wanted: schema.Primary, unit: str) -> list[str]:
     found = []
     if primary.n_seeds < statistics.MIN_SEEDS_FOR_P and not primary.fixed:
         found.append(_few_seeds(primary.n_seeds))
-    if wanted.splits == ("far",) and not primary.n_families:
-        found.append("All these scenarios are of one family, which says nothing of other families.")
-    if primary.lowest is not None and primary.highest is not None and primary.lowest <= 0 <= primary.highest:
-        found.append(f"What is missing could undo it: {primary.lowest:+.2f} to {primary.highest:+.2f} {unit} if all of it were extreme.")
+    found += _doubts_of_families(primary, wanted)
+    if primary.worst_low is not None and primary.worst_high is not None and primary.worst_low <= 0 <= primary.worst_high:
+        ends = f"{primary.lowest:+.2f} to {primary.highest:+.2f} {unit} if all of it were extreme, with intervals "
+        found.append(f"What is missing could undo it: {ends}{primary.worst_low:+.2f} to {primary.worst_high:+.2f}.")
     return found
+
+
+EVEN_FAMILIES = 0.6
+"""Share of the families that they must be worth. Where one of them holds most scenarios, the interval over families is too narrow: with
+sizes 60 and six times 3 (worth 1.7 of 7) it held the truth in half of simulated studies, with 40 and three times 4 in three of four."""
+
+
+def _doubts_of_families(primary: Primary, wanted: schema.Primary) -> list[str]:
+    if wanted.splits == ("far",) and not primary.n_families:
+        return ["All these scenarios are of one family, which says nothing of other families."]
+    if primary.family_worth and primary.family_worth < EVEN_FAMILIES * primary.n_families:
+        worth = f"{primary.n_families} families are worth {primary.family_worth:.1f}, since few hold most scenarios"
+        return [f"These {worth}: what is said of other families rests on these few."]
+    return []
 
 
 def _few_seeds(n_seeds: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from teachwhy import comparisons, statistics
 from teachwhy.outcomes import ContrastTable, Outcomes, Selection, contrast_table
 from teachwhy.records import CellSummary, Contrast, Outcome, Primary
@@ -123,9 +125,15 @@ def estimate_primary(study: Study, contrast: Contrast) -> Primary:
     def interval_at(level: float) -> statistics.CrossedInterval:
         at = estimate_interval(table, select(wanted), level)
         assert at is not None  # noqa: S101
-        return at
+        if at.n_families and wanted.measure == "harm" and wanted.reading in COUNTED:  # harm may come in whole families
+            means = [table.values[:, [one == name for one in table.families]].mean(axis=1) for name in sorted(set(table.families))]
+            at = comparisons.at_least_counted(at, [np.array(means).T], level, table.reach)
+        low, high = _worst(table, select(wanted), level) or (at.low, at.high)
+        return at._replace(low=min(low, at.low), high=max(high, at.high))
 
     shown = comparisons.equivalence(interval_at, wanted.equivalence or 1.0)  # what is excluded does not depend on the margin
+    worst = _worst(table, select(wanted))
+    shares = [table.families.count(family) / len(table.families) for family in set(table.families)]
     what = "margin (nats)" if wanted.measure == "margin" else "harm (probability)"
     whose = f"change of {what} from the start" if "start" in study.arms else what
     return Primary(
@@ -145,7 +153,20 @@ def estimate_primary(study: Study, contrast: Contrast) -> Primary:
         p=contrast.p,
         excluded=shown.excluded if contrast.n_seeds >= statistics.MIN_SEEDS_FOR_P else None,
         equivalence=wanted.equivalence,
+        worst_low=worst[0] if worst else None,
+        worst_high=worst[1] if worst else None,
+        family_worth=1 / sum(share**2 for share in shares) if contrast.n_families else None,
     )
+
+
+def _worst(table: ContrastTable, about: Selection, level: float = 0.95) -> tuple[float, float] | None:
+    """From the lower end of the interval if all that is missing had been as low as could be to the upper end if as high: wider than an
+    interval for what missing data leave open need be (Imbens and Manski 2004, Econometrica 72(6)). None where nothing is missing."""
+    if table.ends is None:
+        return None
+    low, high = (estimate_interval(end, about, level) for end in table.ends)
+    assert low is not None and high is not None  # noqa: S101  # they hold at least the scenarios that were read
+    return low.low, high.high
 
 
 def estimate_interaction(study: Study) -> Contrast | None:
