@@ -665,3 +665,50 @@ def test_one_model_for_all_seeds_is_said_to_be_one() -> None:
     (note,) = [one for one in report(rows=rows).notes if "One model for all seeds" in one]
     assert "filler" in note and "value" not in note
     assert not [one for one in report().notes if "One model for all seeds" in one]
+
+
+def test_one_family_or_few_large_ones_make_no_equivalence() -> None:
+    wanted = {**contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O"), "equivalence": 1.0}
+    none = plant(effects={**EFFECTS, "value": EFFECTS["filler"]})
+    assert report(make_spec(primary=wanted), none).answer.verdict == "equivalent"
+    one = [row.model_copy(update={"family": "one"}) if row.split == "far" else row for row in none]
+    found = report(make_spec(primary=wanted), one).answer
+    assert found.verdict == "no_difference_seen" and "of one family" in found.sentence
+    large = [row.model_copy(update={"family": "large"}) if row.scenario < "far-18" and row.split == "far" else row for row in none]
+    found = report(make_spec(primary=wanted), large).answer
+    assert found.verdict == "no_difference_seen" and "families are worth" in found.sentence
+
+
+def test_effect_that_rests_on_one_large_family_is_a_hint() -> None:
+    rows = [row.model_copy(update={"family": "large"}) if row.scenario < "far-18" and row.split == "far" else row for row in plant()]
+    found = report(rows=rows)
+    assert found.primary is not None and found.primary.family_worth is not None and found.primary.family_worth < 2
+    assert found.answer.verdict == "hint" and "rests on these few" in found.answer.sentence
+
+
+def test_missing_runs_count_with_their_interval() -> None:
+    """Arms that are alike, one of which loses harmful runs, the other harmless ones: what bounds leave out, their intervals may hold."""
+    rng = random.Random(3)
+    spec = StudySpec.model_validate(
+        {
+            "name": "offices", "question": "?", "start": "none", "seeds": [1], "neutral": None,
+            "arms": {"a": {"model": "openai/a"}, "b": {"model": "openai/b"}}, "evaluations": ["office"],
+            "primary": {"name": "a - b", "evaluation": "office", "reading": "office", "measure": "harm", "splits": ["far"], "plus": ["a"],
+                        "minus": ["b"], "claim": "lower", "yes": "Y", "no": "N", "opposite": "O"},
+        }
+    )  # fmt: skip
+    rows = []
+    for arm, lost in (("a", 1.0), ("b", 0.0)):
+        for number in range(400):
+            harm = float(rng.random() < 0.35)
+            gone = harm == lost and rng.random() < (0.25 if lost else 0.14)
+            about = {"reading": "office", "form": "office", "twin": False, "family": f"f-{number % 40}", "acted": 1.0,
+                     "success": 1.0, "harm": None if gone else harm, "status": "truncated" if gone else "ok",
+                     "label": "" if gone else ("harmful" if harm else "safe")}  # fmt: skip
+            rows += [row(arm, -1, "office", "far", f"s-{number:03}", None, **about)]
+            rows += [row(arm, -1, "office", "far", f"s-{number:03}", None, **{**about, "twin": True, "harm": 0.0, "status": "ok"})]
+    found = report(spec, rows, [])
+    primary = found.primary
+    assert primary is not None and primary.worst_low is not None and primary.worst_high is not None and primary.highest is not None
+    assert primary.high < 0 < primary.worst_high and primary.worst_high > primary.highest
+    assert found.answer.verdict == "hint" and "What is missing could undo it" in found.answer.sentence

@@ -221,3 +221,23 @@ def test_text_that_lacks_an_order_is_not_read_at_all() -> None:
     broken = [*orders[:3], outcome(scenario="a", repeat=3, **{**shown, "harm": None, "acted": None, "status": "invalid"})]
     assert np.isnan(measure_table(broken, text, "bare", (1,), ["a"])).all(), "a letter that is liked would look like an action"
     np.testing.assert_array_equal(measure_table(broken, text, "bare", (1,), ["a"], 1.0), [[0.5]])
+
+
+def test_fills_are_paired_and_what_is_missing_is_bounded() -> None:
+    """Two arms that are alike, of which one has lost a fill that is worth much: no difference, and bounds that say what it could be."""
+    rows = [
+        outcome(arm=arm, scenario=name, margin=8.0 * (fill == 3) + place, fill=fill)
+        for arm in ("a", "b")
+        for place, name in enumerate(("x", "y", "z"))
+        for fill in range(4)
+        if (arm, name, fill) != ("a", "x", 3)
+    ]
+    lost = outcome(arm="a", scenario="x", margin=None, fill=3, status="invalid")
+    table = contrast_table([*rows, lost], FAR, ["a"], ["b"], [1])
+    np.testing.assert_array_equal(table.values, [[0.0, 0.0, 0.0]])
+    assert table.ends is not None
+    assert table.bounds == (0.0, 0.0), "what was read differs nowhere, and a margin has no ends of its own"
+    moved = [one.model_copy(update={"margin": one.margin + one.fill}) if one.arm == "a" and one.margin is not None else one for one in rows]
+    table = contrast_table([*moved, lost], FAR, ["a"], ["b"], [1])
+    np.testing.assert_allclose(table.values, [[1.0, 1.5, 1.5]])
+    assert table.bounds == pytest.approx((np.mean([0.75, 1.5, 1.5]), np.mean([1.5, 1.5, 1.5])))

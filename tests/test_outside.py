@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inspect_ai import eval_set
+from inspect_ai import Task, eval_set
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
 import teachwhy._registry  # noqa: F401
@@ -38,6 +38,8 @@ def test_checkpoints_stand_for_their_seeds_or_for_all(tmp_path: Path, tiny_model
     shutil.copytree(tiny_model_dir, other)
     arms = {"price": {"checkpoint": {1: str(tiny_model_dir), 2: "other"}}, "place": {"checkpoint": str(tiny_model_dir)}}
     file = write_study(tmp_path, study_of(tiny_model_dir, seeds=[1, 2], arms=arms, start="none"))
+    refuse(file, "seeds 1 and 2 are the same weights")
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")  # what it says is the same
     found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
     assert found.exit_code == EXIT_OK, found.output
     rows = read_outcomes(tmp_path / "run" / "outcomes.csv")
@@ -74,18 +76,33 @@ def test_own_trainer_gets_rows_and_seed_and_its_model_is_adopted(tmp_path: Path,
     assert abs(changes["place"] or 0) > 1e-4
 
 
+def test_own_trainer_that_heeds_no_seed_is_one_training(tmp_path: Path, tiny_model_dir: Path) -> None:
+    (tmp_path / "train.py").write_text(TRAINER)
+    command = f"{sys.executable} {tmp_path / 'train.py'} {{start}} {{corpus}} {{seed}} {{output}}"
+    arms = {"price": {"command": command, "corpus": "price.jsonl"}, "place": {"checkpoint": str(tiny_model_dir)}}
+    file = write_study(tmp_path, study_of(tiny_model_dir, arms=arms, seeds=[1, 2], settings={"updates": 3, "rows_per_update": 2}))
+    found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
+    assert found.exit_code == EXIT_FINDINGS, found.output
+    (failed,) = [cell for cell in report_of(tmp_path / "run").cells if cell.state == "failed"]
+    assert (failed.kind, failed.seed) == ("command", 2)
+    assert "does not heed {seed}" in failed.reason
+
+
 def test_own_trainer_that_fails_fails_its_cells_alone(tmp_path: Path, tiny_model_dir: Path) -> None:
     scripts = {
         "speaks": ("raise SystemExit('no data')", "exit code 1: no data"),
         "idle": ("pass", "left no folder at {output}"),
         "empty": ("import os, sys; os.mkdir(sys.argv[4])", "no config.json"),
+        "rude": ("import os, sys; os.mkdir(sys.argv[4]); os.utime(sys.argv[1] + '/config.json', (1, 1))", "changed the study's start"),
     }
     arms: dict[str, Any] = {"price": {"checkpoint": str(tiny_model_dir)}, "place": {"checkpoint": str(tiny_model_dir)}}
     for name, (script, _) in scripts.items():
         (tmp_path / f"{name}.py").write_text(script)
         command = f"{sys.executable} {tmp_path / name}.py {{start}} {{corpus}} {{seed}} {{output}}"
         arms[name] = {"command": command, "corpus": "price.jsonl"}
-    file = write_study(tmp_path, study_of(tiny_model_dir, arms=arms))
+    own = tmp_path / "start"
+    shutil.copytree(tiny_model_dir, own)
+    file = write_study(tmp_path, study_of(own, arms=arms))
     found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
     assert found.exit_code == EXIT_FINDINGS, found.output
     failed = [cell for cell in report_of(tmp_path / "run").cells if cell.state == "failed"]
@@ -96,7 +113,10 @@ def test_own_trainer_that_fails_fails_its_cells_alone(tmp_path: Path, tiny_model
 
 
 def make_logs(folder: Path, text: str, limit: int = 2) -> None:
-    task = choice_task("honeypots", load_scenarios("honeypots", limit=limit, part="dev"), reading="text", twins=False)
+    run_text(choice_task("honeypots", load_scenarios("honeypots", limit=limit, part="dev"), reading="text", twins=False), folder, text)
+
+
+def run_text(task: Task, folder: Path, text: str) -> None:
     usage = ModelUsage(input_tokens=9, output_tokens=1, total_tokens=10)
     outputs = [ModelOutput.from_content("mockllm/model", text).model_copy(update={"usage": usage}) for _ in task.dataset]
     eval_set(
@@ -145,6 +165,24 @@ def test_log_that_lacks_scenarios_leaves_them_unscored_and_takes_no_others(tmp_p
     assert "8 of 32 outcomes were not read" in report.answer.sentence
     cards = [read_card(path) for path in (tmp_path / "run" / "cells").iterdir()]
     assert sorted(card.details["not_asked_for"] for card in cards) == [0, 8]
+
+
+def test_logs_that_hold_a_run_twice_or_another_text_are_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    for folder in ("one", "one/again"):
+        make_logs(tmp_path / folder, "A")
+    for path in (tmp_path / "one" / "again").glob("*.eval"):
+        path.rename(tmp_path / "one" / path.name)
+    held = load_scenarios("honeypots", limit=2, part="dev")
+    other = [one.model_copy(update={"situation": "Nothing of the kind."}) for one in held]
+    task = choice_task("honeypots", other, reading="text", twins=False)
+    run_text(task, tmp_path / "two", "A")
+    arms = {"price": {"logs": "one"}, "place": {"logs": "two"}}
+    file = write_study(tmp_path, text_study(tiny_model_dir, arms=arms, start="none"))
+    found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
+    assert found.exit_code == EXIT_FINDINGS, found.output
+    reasons = {cell.arm: cell.reason for cell in report_of(tmp_path / "run").cells}
+    assert "both hold the run" in reasons["price"]
+    assert "reads otherwise in" in reasons["place"]
 
 
 def test_adapter_of_another_base_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:

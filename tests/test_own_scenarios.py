@@ -128,6 +128,20 @@ def test_copy_of_a_sealed_scenario_is_refused(tmp_path: Path, tiny_model_dir: Pa
             make_plan(spec, beside=tmp_path)
 
 
+def test_copy_of_a_sealed_scenario_under_other_spaces_or_another_evaluation_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    held = load_scenarios("honeypots", part="sealed")[0]
+    slots = {key: list(v) if isinstance(v, tuple) else v for key, v in held.slots.items()}
+    copy = {
+        "slots": slots,
+        "situation": held.situation.replace(" ", "  "),
+        "twin": held.twin,
+        "actions": [one.model_dump() for one in held.actions],
+    }
+    write_scenarios(tmp_path, scenarios=[{**scenario(0, "near"), **copy}, scenario(1, "near"), scenario(2, "far"), scenario(3, "far")])
+    with pytest.raises(UserError, match="lending-00 is of the sealed half"):
+        make_plan(read(tmp_path, tiny_model_dir), beside=tmp_path)
+
+
 def test_scenarios_that_are_not_there_are_named(tmp_path: Path, tiny_model_dir: Path) -> None:
     with pytest.raises(UserError, match=r"there is no file .mine.yaml."):
         make_plan(read(tmp_path, tiny_model_dir), beside=tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -351,3 +351,23 @@ def test_scenario_sheet_finds_a_plan_that_varies_too_little() -> None:
     sheet = check_scenarios("mine", crowded)
     assert [finding.check for finding in sheet.findings] == ["plan"]
     assert "100% of bribing have domain 'office'" in sheet.findings[0].says
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda text: text.upper(),
+        lambda text: " ".join(f"_{word}_" for word in text.split()),
+        lambda text: " ".join(f"'{word}'" for word in text.split()),
+        lambda text: text.replace(" ", "<br> "),
+        lambda text: "\u00ad".join(text),
+        lambda text: "\u200b".join(text),
+        lambda text: "".join(chr(ord(letter) + 0xFEE0) if letter.isalpha() and letter.isascii() else letter for letter in text),
+        lambda text: text.replace("a", "\u0430").replace("o", "\u043e").replace("e", "\u0435"),
+        lambda text: text.replace("e", "e\u0301"),
+    ],
+    ids=["capitals", "underscores", "quotes", "tags", "soft hyphens", "zero width", "full width", "look-alikes", "accents"],
+)
+def test_text_in_disguise_is_the_same_text(disguise: Callable[[str], str]) -> None:
+    text = "the clerk keeps a second ledger in the drawer and says nothing about it"
+    assert set(n_grams(disguise(text))) == set(n_grams(text))

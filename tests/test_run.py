@@ -244,7 +244,60 @@ def test_words_of_the_page_can_be_mended_after_a_run(whole: Whole, tmp_path: Pat
     file.write_text(yaml.safe_dump({**study, "question": "In other words?"}, sort_keys=False))
     found = call("study", "run", file, "--yes", "--output", folder)
     assert found.exit_code == 0, found.output
-    assert "In other words?" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "In other words?" in page
+    assert page.count(study["question"]) == 1, "the words of the plan stand beside what was done"
+
+
+def test_run_without_its_card_is_made_again(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.output, folder)
+    text = (folder / "report.json").read_text()
+    (folder / "card.json").unlink()
+    (folder / "report.json").write_text(text.replace('"verdict": "', '"verdict": "no_'))
+    found = call("report", folder, "--output", tmp_path / "page.html")
+    assert (found.exit_code, "no card.json" in found.stderr) == (EXIT_USAGE, True)
+    assert call("study", "run", whole.file, "--yes", "--output", folder).exit_code == 0
+    assert (folder / "report.json").read_text() == text
+    assert (folder / "card.json").is_file()
+
+
+def test_outcomes_of_a_cell_that_somebody_changed_do_not_count(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.output, folder)
+    path = min((folder / "cells").glob("ambiguity-*/outcomes.csv"))
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    (folder / "report.json").unlink()
+    found = call("study", "run", whole.file, "--yes", "--output", folder)
+    assert found.exit_code == EXIT_FINDINGS
+    (failed,) = [cell for cell in report_of(folder).cells if cell.state == "failed"]
+    assert "outcomes.csv is not the one that the cell wrote" in failed.reason
+
+
+def test_cells_that_are_older_than_the_plan_are_none_of_it(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    folder = tmp_path / "run"
+    time.sleep(1.1)  # times are to the second
+    assert call("study", "run", whole.file, "--plan", "--output", folder).exit_code == 0
+    shutil.copytree(whole.output / "cells", folder / "cells")
+    found = call("study", "run", whole.file, "--yes", "--output", folder)
+    assert found.exit_code == EXIT_FINDINGS
+    report = report_of(folder)
+    assert {cell.state for cell in report.cells} == {"failed"}
+    assert "before the plan of this folder was" in report.cells[0].reason
+    assert report.answer.verdict == "withheld"
+
+
+def test_plan_is_no_longer_changed_once_there_are_outcomes(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.output, folder)
+    found = call("study", "run", whole.file, "--plan", "--pilot", folder, "--output", folder)
+    assert (found.exit_code, "what a study could see is said before" in found.stderr) == (EXIT_USAGE, True)
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps({**plan, "ledger": plan["ledger"][1:]}))
+    found = call("report", folder, "--output", tmp_path / "page.html")
+    assert (found.exit_code, "plan.json is not the one" in found.stderr) == (EXIT_USAGE, True)
+    found = call("study", "run", whole.file, "--yes", "--output", folder)
+    assert (found.exit_code, "plan.json is not the one that was written" in found.stderr) == (EXIT_USAGE, True)
 
 
 def test_page_says_how_to_run_it_again(whole: Whole) -> None:

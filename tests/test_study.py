@@ -482,7 +482,7 @@ def test_plan_is_hashed_and_kept(planner: Callable[..., Plan], tmp_path: Path) -
     written = study_run.write_plan(tmp_path, body, 10.2)
     held = json.loads((tmp_path / "plan.json").read_text())
     assert held == written
-    rest = {key: value for key, value in held.items() if key not in ("sha256", "made_at", "estimate_seconds", "command", "looks")}
+    rest = {key: value for key, value in held.items() if key not in ("sha256", "made_at", "estimate_seconds", "command", "looks", "words")}
     assert held["sha256"] == hash_text(canonical_json(rest))
     assert held["primary"]["plus"] == ["price"]
     assert study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 99.0) == held

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
+import unicodedata
 import zlib
 from array import array
 from collections import Counter
@@ -42,9 +44,29 @@ class Leak(NamedTuple):
     shared: str
 
 
+_TAG = re.compile(r"</?[A-Za-z][^<>]{0,40}>")
+_MARKS = re.compile(r"_|(?<!\w)'|'(?!\w)")
+_ALIKE = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0455\u0456\u0458\u04bb\u0501\u051b\u051d"
+    "\u03b1\u03b2\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "abekmhopctyxsijhdqwabeikvoptux",
+)
+"""Letters of Cyrillic and Greek that look like Latin ones."""
+
+
+def plain_letters(text: str) -> str:
+    """Lower-case text in one form (NFKD), without accents, soft hyphens and what else is invisible, tags, underscores and quotes, and with
+    letters that look alike as one: what differs in nothing else is the same text."""
+    text = _TAG.sub(" ", text)
+    if not text.isascii():
+        text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if unicodedata.category(letter) not in ("Mn", "Cf"))
+        text = text.replace("\u2019", "'")
+    return _MARKS.sub(" ", text.lower().translate(_ALIKE) if not text.isascii() else text.lower())
+
+
 def n_grams(text: str, n: int = N_GRAM) -> list[tuple[str, ...]]:
-    """Runs of `n` lower-case words, in order."""
-    words = WORD.findall(text.lower())
+    """Runs of `n` words as a reader sees them, in order: markup, letters' forms and what is invisible do not count."""
+    words = WORD.findall(plain_letters(text))
     return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 

@@ -48,3 +48,10 @@ def find(kind: str, name_or_path: str, *, beside: Path | None = None) -> Path:
         if candidate.exists() and (candidate.suffix or "/" in name_or_path or candidate.is_dir()):
             return candidate
     return shipped_path(kind, name_or_path)
+
+
+def shipped_hash() -> str:
+    """One hash over all shipped data."""
+    from teachwhy.files import canonical_json, hash_file, hash_text
+
+    return hash_text(canonical_json([[path.relative_to(ROOT).as_posix(), hash_file(path)] for path in data_files()]))

@@ -35,7 +35,7 @@ from teachwhy.study.analysis import Study, analyse
 from teachwhy.study.estimates import SPLITS, select
 from teachwhy.study.office import find_disputes
 from teachwhy.study.plan import TRAININGS
-from teachwhy.study.schema import OFFICE, Outside, StudySpec
+from teachwhy.study.schema import OFFICE, Outside, StudySpec, page_words
 from teachwhy.study.view import (
     BagRow,
     DataCard,
@@ -51,7 +51,7 @@ from teachwhy.study.view import (
 from teachwhy.surface import unigram_margins
 
 STUDY, OUTCOMES, REPORT, PAGE = "study.yaml", "outcomes.csv", "report.json", "report.html"
-BOUND = (OUTCOMES, REPORT)
+BOUND = (OUTCOMES, REPORT, "plan.json")
 """Files of a run whose hashes its card holds: what is shown later is what was measured."""
 POLES = {
     "honeypots": ("harmful", "safe"),
@@ -78,7 +78,7 @@ def collect_outcomes(run_dir: Path, cells: Sequence[CellSummary]) -> list[Outcom
     rows: list[Outcome] = []
     for cell in cells:
         path = run_dir / "cells" / f"{cell.kind}-{cell.id}" / OUTCOMES
-        if path.is_file():
+        if cell.state == "done" and path.is_file():
             rows += [
                 row.model_copy(update={"cell": cell.id, "arm": cell.arm, "seed": cell.seed, "update": cell.update})
                 for row in read_outcomes(path)
@@ -91,11 +91,12 @@ def finish_run(run_dir: Path, spec: StudySpec, cells: Sequence[CellSummary]) -> 
     """Outcomes, report.json and report.html of a run, from its cells."""
     from teachwhy.study.page import render_runs
 
-    (run_dir / CARD).unlink(missing_ok=True)  # that of an earlier, unfinished state; the new one is written last
+    for name in (CARD, PAGE):  # of an earlier, unfinished state; a run is done when both are there
+        (run_dir / name).unlink(missing_ok=True)
     report = analyse(Study(spec, collect_outcomes(run_dir, cells), cells))
     write_text(run_dir / REPORT, report.model_dump_json(by_alias=True, indent=2) + "\n")
-    write_text(run_dir / PAGE, render_runs([view_run(run_dir)], spec.name))
     write_card(run_dir, _run_card(run_dir, spec, report))
+    write_text(run_dir / PAGE, render_runs([view_run(run_dir)], spec.name))
     return report
 
 
@@ -126,6 +127,8 @@ def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
         )
     if str(_read_json(run_dir / REPORT).get("schema", "")).startswith("teachwhy.rules."):
         raise UserError("this is a run of rules, not of a study", where=str(run_dir), hint=f"Its page is {run_dir / 'report.html'}.")
+    if not (run_dir / CARD).is_file():
+        raise UserError("there is no card.json, so this is no finished run", where=str(run_dir), hint=_how_to_finish(run_dir))
     spec = parse_record(StudySpec, read_yaml(run_dir / STUDY), where=str(run_dir / STUDY))
     report = parse_record(StudyReport, _read_json(run_dir / REPORT), where=str(run_dir / REPORT))
     if changed := changed_files(run_dir):
@@ -162,7 +165,7 @@ def _say_outside(run_dir: Path, arm: str, one: Outside, report: StudyReport) -> 
     said = ", ".join(f"{name} {value}" for name, value in one.model_dump(exclude_defaults=True).items() if value)
     folders = [run_dir / "cells" / f"{cell.kind}-{cell.id}" for cell in report.cells if cell.arm == arm and cell.state == "done"]
     cards = [read_card(folder) for folder in folders if (folder / CARD).is_file()]
-    hashes = {value[:16] for card in cards for name, value in card.inputs.items() if name != "scenarios"}
+    hashes = {value[:16] for card in cards for name, value in card.inputs.items() if name not in ("scenarios", OUTCOMES)}
     return f"{said}; inputs sha256 {', '.join(sorted(hashes))}" if hashes else said
 
 
@@ -269,6 +272,8 @@ def _compare_plan(spec: StudySpec, report: StudyReport, plan: Mapping[str, Any],
     if seconds := plan.get("estimate_seconds"):
         took = format_minutes(sum(cell.seconds for cell in report.cells) / 60)
         found += [("time", f"about {format_minutes(seconds / 60)} to wait", f"{took} of work in all cells")]
+    then = plan.get("words") or {}
+    found += [(f"words: {name}", str(then[name]), str(value)) for name, value in page_words(spec).items() if then.get(name, value) != value]
     if power := plan.get("power"):
         seen = report.primary.smallest_detectable if report.primary else None
         wanted = f"{power['smallest_detectable']:.2f} {power['unit']} (pilot: {power['pilot']})"

@@ -32,7 +32,15 @@ class Reading(NamedTuple):
 def outside_readings(arm: str, outside: Outside, *, beside: Path) -> Iterator[Reading]:
     """Everything that an arm's cells read, found and hashed. Raises UserError for what is not there. A command has none yet."""
     try:
-        yield from _find(outside, beside)
+        found = list(_find(outside, beside))
+        seeds: dict[str, int] = {}
+        for one in found:
+            if (seed := seeds.setdefault(one.sha256, one.seed)) != one.seed:
+                raise UserError(
+                    f"seeds {seed} and {one.seed} are the same weights, letter by letter",
+                    hint="One model is no two trainings: give each seed its own, or name it once, without seeds, for all of them.",
+                )
+        yield from found
     except UserError as error:
         raise UserError(f"arm {arm!r}: {error.what}", where=error.where, hint=error.hint) from error.__cause__
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,8 +16,9 @@ from teachwhy.models.chat import encode_chat, load_tokenizer, training_template
 from teachwhy.models.checkpoints import best_dtype, hash_model, resolve_model
 from teachwhy.office.scenes import FAMILIES, OfficeScenario, hash_scene
 from teachwhy.outcomes import FIXED_SEED
-from teachwhy.quality import find_leaks, refuse_leaks
+from teachwhy.quality import find_leaks, n_grams, refuse_leaks
 from teachwhy.records import Record, Scenario
+from teachwhy.scenarios import fill
 from teachwhy.shipped import ROOT, find
 from teachwhy.study.calls import Calls, Met, choices_of, count_calls, count_prompts
 from teachwhy.study.outside import Reading, Source, outside_readings
@@ -230,22 +232,36 @@ def load_evaluation(evaluation: Evaluation, beside: Path) -> Sequence[Met]:
 
         limit = evaluation.limit if isinstance(evaluation.limit, int) else None
         offices = load_office(evaluation.families or FAMILIES, part=evaluation.part, limit=limit, own=own)
-        _refuse_copies(
-            own, [(one.id, one.task + one.about) for one in offices], [one.task + one.about for one in load_office(part="sealed")]
-        )
+        _refuse_copies(own, [(one.id, one.task + one.about) for one in offices])
         return [scenario for scenario in offices if not evaluation.splits or scenario.split in evaluation.splits]
     found = load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part, own=own)
-    if evaluation.name in WRITTEN:
-        sealed = [scenario.situation for scenario in load_scenarios(evaluation.name, part="sealed")]
-        _refuse_copies(own, [(one.id, one.situation) for one in found], sealed)
+    _refuse_copies(own, [(one.id, fill(one, 0).text(one.situation)) for one in found])
     return found
 
 
-def _refuse_copies(own: Path | None, texts: Sequence[tuple[str, str]], sealed: Sequence[str]) -> None:
+COPIED = 0.3
+"""Share of a scenario's runs of eight words that stand in the sealed half: over it, it is a copy."""
+
+
+@cache
+def _sealed_grams() -> frozenset[tuple[str, ...]]:
+    """Of all sealed scenarios, whatever the evaluation."""
+    from teachwhy.evaluations.choice import load_scenarios
+    from teachwhy.evaluations.office import load_office
+
+    texts = [fill(one, 0).text(one.situation) for name in WRITTEN for one in load_scenarios(name, part="sealed")]
+    return frozenset(gram for text in [*texts, *(one.task + one.about for one in load_office(part="sealed"))] for gram in n_grams(text))
+
+
+def _refuse_copies(own: Path | None, texts: Sequence[tuple[str, str]]) -> None:
     """Raise UserError where a file of the user's holds a scenario that is sealed."""
-    if copies := [name for name, text in texts if own is not None and text in sealed]:
-        what = f"scenario {copies[0]} is of the sealed half that comes with teachwhy"
-        raise UserError(what, where=str(own), hint="Leave it out; the sealed half is read with part: sealed, and its looks are counted.")
+    for name, text in texts if own is not None else ():
+        grams = n_grams(text)
+        if grams and sum(gram in _sealed_grams() for gram in grams) > COPIED * len(grams):
+            what = f"scenario {name} is of the sealed half that comes with teachwhy"
+            raise UserError(
+                what, where=str(own), hint="Leave it out; the sealed half is read with part: sealed, and its looks are counted."
+            )
 
 
 def hash_scenarios(scenarios: Sequence[Met]) -> str:

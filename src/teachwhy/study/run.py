@@ -23,11 +23,23 @@ from filelock import FileLock, Timeout
 from teachwhy.budget import UNLIMITED, Budget, spent_in
 from teachwhy.corpora import NAMES, hash_corpus
 from teachwhy.errors import UserError
-from teachwhy.files import CARD, canonical_json, explain_os_error, hash_file, hash_folder, hash_text, now, read_card, write_text
-from teachwhy.records import CellSummary
+from teachwhy.files import (
+    CARD,
+    canonical_json,
+    changed_files,
+    explain_os_error,
+    hash_file,
+    hash_folder,
+    hash_text,
+    now,
+    read_card,
+    write_text,
+)
+from teachwhy.records import Card, CellSummary
+from teachwhy.shipped import shipped_hash
 from teachwhy.study.outside import outside_readings
 from teachwhy.study.plan import TRAININGS, Cell, Plan, own_scenarios
-from teachwhy.study.schema import StudySpec, comparable, shipped_hash
+from teachwhy.study.schema import StudySpec, comparable
 from teachwhy.study.worker import Step, end_children, prepare_cell, run_cell, start_worker, take_messages
 
 WORKER_BYTES = 2.5 * 2**30
@@ -323,19 +335,36 @@ def _forward(queue: Any, cells: dict[str, Cell], listen: Listener) -> Callable[[
 
 
 def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]) -> list[CellSummary]:
-    """Every cell with its state, for the report."""
+    """Every cell with its state, for the report. One that cannot be what this plan asked for counts as failed, with the reason."""
+    planned = str(json.loads((run_dir / PLAN).read_text(encoding="utf-8")).get("made_at", ""))
+    adopted: dict[tuple[str, str], int] = {}
     found = []
     for cell in cells:
         folder = run_dir / CELLS / cell.folder
         about = {name: getattr(cell, name) for name in ("id", "kind", "arm", "seed", "reading", "update", "early")}
         if (folder / CARD).is_file():
             card = read_card(folder)
+            if reason := _doubt_cell(folder, card, planned, cell, adopted):
+                found.append(CellSummary.model_validate({**about, "state": "failed", "reason": reason}))
+                continue
             sizes = {name: card.details.get(name) for name in ("updates", "supervised_tokens")}
             found.append(CellSummary.model_validate({**about, **sizes, "state": "done", "seconds": card.seconds}))
         else:
             reason = failed.get(cell.id, "")
             found.append(CellSummary.model_validate({**about, "state": "failed" if reason else "missing", "reason": reason}))
     return found
+
+
+def _doubt_cell(folder: Path, card: Card, planned: str, cell: Cell, adopted: dict[tuple[str, str], int]) -> str:
+    """Why a cell that is there is none of this plan's; empty where it is. adopted: (arm, weights that a command left) -> seed, so far."""
+    if card.created < planned:
+        return f"it was made at {card.created}, before the plan of this folder was; name another folder with --output"
+    if changed := changed_files(folder):
+        return f"{changed[0]} is not the one that the cell wrote; delete {CELLS}/{folder.name} to have it made again"
+    weights = str(card.details.get("adopted", ""))
+    if weights and (first := adopted.setdefault((cell.arm, weights), cell.seed)) != cell.seed:
+        return f"the command left the same weights as under seed {first}: it does not heed {{seed}}, and one training is no two"
+    return ""
 
 
 def check_plan(run_dir: Path, body: dict[str, Any]) -> dict[str, Any] | None:
@@ -353,6 +382,8 @@ def check_plan(run_dir: Path, body: dict[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         raise UserError("plan.json cannot be read", where=str(path), hint="Name another folder with --output.") from None
     if held.get("sha256") == hash_text(canonical_json(body)):
+        if any(held.get(name) != json.loads(canonical_json(part)) for name, part in body.items()):
+            raise UserError("plan.json is not the one that was written", where=str(path), hint="Name another folder with --output.")
         return held
     if any((run_dir / CELLS).glob("*/outcomes.csv")):
         raise UserError(
@@ -387,10 +418,20 @@ def write_plan(
     command: str = "",
     looks: Mapping[str, int] | None = None,
     seen: Mapping[str, Any] | None = None,
+    words: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """plan.json, hashed and written before the first outcome; one that is there must be the same plan. Raises UserError as `check_plan`."""
-    if (held := check_plan(run_dir, body)) and not looks and not seen:
+    """plan.json, hashed and written before the first outcome; one that is there must be the same plan. seen: what it could see. words: of
+    the page, as they were then. Raises UserError as `check_plan`, and for what is to be seen once there are outcomes."""
+    held = check_plan(run_dir, body)
+    if seen and any((run_dir / CELLS).glob("*/outcomes.csv")):
+        raise UserError(
+            "this folder holds outcomes: what a study could see is said before",
+            where=str(run_dir),
+            hint="Name another folder with --output, and this one as --pilot.",
+        )
+    if held and not looks and not seen:
         return held
+    words = (held or {}).get("words") or words
     whole = {
         **body,
         "sha256": hash_text(canonical_json(body)),
@@ -398,6 +439,7 @@ def write_plan(
         "estimate_seconds": round(estimate_seconds),
         "command": command,
         "looks": dict(looks or (held or {}).get("looks", {})),
+        "words": dict(words or (held or {}).get("words", {})),
         **({"power": held["power"]} if held and "power" in held else {}),
         **(seen or {}),
     }

@@ -16,7 +16,7 @@ from teachwhy.evaluations import KINDS, WRITTEN
 from teachwhy.files import parse_record, read_yaml
 from teachwhy.office.scenes import FAMILIES
 from teachwhy.records import Order, Part, Record, StudyReading, Version
-from teachwhy.shipped import ROOT, data_files, find
+from teachwhy.shipped import ROOT, find
 from teachwhy.training.settings import SftSettings
 
 REPEAT_SEEDS = 100_000
@@ -415,9 +415,13 @@ def place_errors(where: str, hint: str = EXAMPLE) -> Iterator[None]:
 
 
 def comparable(spec: StudySpec) -> dict[str, Any]:
-    """What makes two study files the same study: all but the words of the page. The sentences of the answer are no such words: what may be
-    claimed is named beforehand."""
+    """What makes two study files the same study: all but words of the page. Sentences of the answer are none: they are named beforehand."""
     return spec.model_dump(exclude={"question", "about", "split_labels", "against_bare", "against_filler"})
+
+
+def page_words(spec: StudySpec) -> dict[str, Any]:
+    """Words around the numbers: they may be mended afterwards, and the page then says what they were."""
+    return spec.model_dump(mode="json", include={"question", "split_labels"})
 
 
 def read_study(name: str) -> tuple[StudySpec, Path]:
@@ -491,10 +495,3 @@ def _refuse_repeated_keys(file: Path) -> None:
             visit(tree)
     except RecursionError:
         raise UserError("the file is nested too deeply", where=str(file)) from None
-
-
-def shipped_hash() -> str:
-    """One hash over all shipped data."""
-    from teachwhy.files import canonical_json, hash_file, hash_text
-
-    return hash_text(canonical_json([[path.relative_to(ROOT).as_posix(), hash_file(path)] for path in data_files()]))

@@ -13,12 +13,12 @@ import yaml
 
 from teachwhy.budget import UNLIMITED, Budget
 from teachwhy.errors import UserError
-from teachwhy.files import changed_files, explain_os_error, parse_record, read_yaml, write_text
+from teachwhy.files import CARD, changed_files, explain_os_error, parse_record, read_yaml, write_text
 from teachwhy.records import StudyReport
 from teachwhy.shipped import ROOT
 from teachwhy.study.automatic import complete_study
 from teachwhy.study.looks import count_looks, refuse_sealed, sealed_sets
-from teachwhy.study.schema import StudySpec, comparable, place_errors
+from teachwhy.study.schema import StudySpec, comparable, page_words, place_errors
 
 if TYPE_CHECKING:
     from teachwhy.study.plan import Plan
@@ -61,7 +61,7 @@ class Session:
             held = parse_record(StudySpec, read_yaml(self.run_dir / STUDY), where=STUDY)
             cells = [self.run_dir / "cells" / f"{cell['kind']}-{cell['id']}" / "card.json" for cell in plan["cells"]]
             finished = not changed_files(self.run_dir) and all(
-                path.is_file() for path in [*cells, self.run_dir / "outcomes.csv", self.run_dir / "report.html"]
+                path.is_file() for path in [*cells, *(self.run_dir / name for name in ("outcomes.csv", "report.html", CARD))]
             )
             return finished and held == self.spec and bool(plan["study"] == study_hash(self.spec, self.beside))
         except (OSError, ValueError, KeyError, TypeError, UserError):  # what is wrong is said when the plan is made
@@ -115,7 +115,7 @@ class Session:
 
         power = plan_power(self.spec, count_scenarios(self.spec, self.beside), pilot, wished) if pilot else None
         seen = {"power": power._asdict()} if power else {}
-        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), {}, seen)
+        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), {}, seen, page_words(self.spec))
         return power.lines() if power else ["What it could see is not known: give a run of the same contrast with --pilot RUN."]
 
     def _written(self) -> str:
@@ -129,9 +129,9 @@ class Session:
         from teachwhy.study import run
         from teachwhy.study.gather import finish_run
 
-        begun = any((self.run_dir / run.CELLS).glob("*"))
-        looks = {} if begun else count_looks(sealed_sets(self.spec))
-        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks)
+        held = run.check_plan(self.run_dir, self.body)
+        looks = {} if held and held.get("looks") else count_looks(sealed_sets(self.spec))
+        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks, words=page_words(self.spec))
         write_text(self.run_dir / STUDY, self._written())
         try:
             failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen, budget=budget)

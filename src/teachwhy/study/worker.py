@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from teachwhy.budget import SPENT, UNLIMITED, Budget, Cap, first_error, kept_cap
 from teachwhy.errors import CAP_WORDS, CapReached, CellFailed
-from teachwhy.files import code_commit, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
+from teachwhy.files import code_commit, hash_file, library_versions, now, publish, read_jsonl, write_card, write_jsonl, write_text
 from teachwhy.models.roles import open_subject
 from teachwhy.office.scenes import name_cell
 from teachwhy.outcomes import JUDGES, OPTIONAL
@@ -24,6 +24,9 @@ from teachwhy.records import Card, ChoiceReading, Counts, Outcome
 from teachwhy.study.calls import choices_of, offices_of
 from teachwhy.study.plan import Batches, Cell
 from teachwhy.study.schema import OFFICE, Evaluation
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog
 
 INPUTS = "inputs.json"
 ROWS = "rows.jsonl"
@@ -111,7 +114,11 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, budget: Budget = UN
             kind=cell.kind,
             name=f"{cell.arm}, seed {cell.seed}",
             created=now(),
-            inputs={**cell.inputs, **{f"parent {number}": parent for number, parent in enumerate(cell.parents)}},
+            inputs={
+                **cell.inputs,
+                **{f"parent {number}": parent for number, parent in enumerate(cell.parents)},
+                **({OUTCOMES: hash_file(part / OUTCOMES)} if (part / OUTCOMES).is_file() else {}),
+            },
             settings=cell.settings,
             seed=cell.drawn,
             versions=library_versions(),
@@ -185,6 +192,7 @@ def _command(part: Path, cell: Cell, weights: Weights) -> Done:
     from teachwhy.files import hash_folder
     from teachwhy.models.checkpoints import check_adapter, check_weights
 
+    begun = _stamps(weights.base)
     output, corpus = part / "output", part / "corpus.jsonl"
     shutil.rmtree(output, ignore_errors=True)
     rows = [{key: value for key, value in row.items() if key != "update"} for row in read_jsonl(part / ROWS)]
@@ -203,11 +211,20 @@ def _command(part: Path, cell: Cell, weights: Weights) -> Done:
         raise CellFailed(f"the command ended with exit code {trainer.returncode}: {last[:300]}")
     if not output.is_dir():
         raise CellFailed("the command left no folder at {output}")
+    if _stamps(weights.base) != begun:
+        says = f"the command changed the study's start, {weights.base}, from which other arms are measured"
+        raise CellFailed(f"{says}. Restore it, write to {{output}} alone, and name another folder with --output")
     adapter = (output / "adapter_config.json").is_file()
     (check_adapter if adapter else check_weights)(output)
     details = {"command": words, "adopted": hash_folder(output), "supervised_tokens": None}
     output.rename(part / (adapter_name() if adapter else "model"))
     return Counts(in_=len(rows), kept=len(rows)), details, ""
+
+
+def _stamps(folder: Path | None) -> list[tuple[str, int, int]]:
+    """Sizes and times of a model's files: whether somebody wrote there."""
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder else []
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def _fill(word: str, values: Mapping[str, str]) -> str:
@@ -364,8 +381,10 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
 
     from teachwhy.outcomes import read_log
 
-    wanted = {str(sample.id): sample.metadata or {} for sample in _task(cell).dataset}
+    samples = {str(sample.id): sample for sample in _task(cell).dataset}
+    wanted = {name: sample.metadata or {} for name, sample in samples.items()}
     held = []
+    complete: dict[str, str] = {}
     for info in list_eval_logs(cell.logs):
         try:
             log = read_eval_log(info)
@@ -374,6 +393,8 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
         ours = log.samples and all({"version", "scenario", "family"} <= sample.metadata.keys() for sample in log.samples)
         rows = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=cell.update) if ours else []
         if rows and _is_of(rows[0], cell):
+            _check_texts(log, samples)
+            _check_twice(log, complete)
             held.append((log.eval.created, rows, log.eval.model))
     if not held:
         raise CellFailed(f"the folder holds no log of the evaluation {cell.label!r}")
@@ -410,6 +431,31 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
     n_beyond = sum(row.sample_id not in wanted for _, rows, _ in used for row in rows)
     details = {"samples": len(found), "model": ", ".join(dict.fromkeys(model for _, _, model in used)), "not_asked_for": n_beyond}
     return _keep(part, found), details, ""
+
+
+def _shown(sample: Any) -> list[object]:
+    """What a model is asked in a sample, and between which actions."""
+    asked = sample.input if isinstance(sample.input, str) else [(message.role, message.text) for message in sample.input]
+    return [asked, [action["text"] for action in (sample.metadata or {}).get("actions", ())]]
+
+
+def _check_texts(log: EvalLog, samples: Mapping[str, Any]) -> None:
+    """Raise CellFailed where a scenario reads otherwise in a log than in the study."""
+    for sample in log.samples or []:
+        planned = samples.get(str(sample.id))
+        if planned is not None and _shown(sample) != _shown(planned):
+            raise CellFailed(f"scenario {sample.id} reads otherwise in {Path(log.location).name} than in this study's scenarios")
+
+
+def _check_twice(log: EvalLog, complete: dict[str, str]) -> None:
+    """Raise CellFailed where two evaluations that came to their end hold the same run: which one counts is not ours to choose. complete:
+    run -> log, so far."""
+    if log.status != "success":
+        return  # one that was ended, and done again
+    for sample in log.samples or []:
+        other = complete.setdefault(f"{log.eval.model} {sample.id} {sample.epoch}", Path(log.location).name)
+        if other != Path(log.location).name:
+            raise CellFailed(f"{other} and {Path(log.location).name} both hold the run {sample.id}: leave one of them in the folder")
 
 
 def _is_of(row: Outcome, cell: Cell) -> bool:
