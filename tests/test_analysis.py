@@ -172,7 +172,7 @@ def test_all_gates_pass_on_a_good_study() -> None:
         "everything was run and read": True,
         "enough updates": True,
         "the oracle moves the measure": True,
-        "the start turns with its goal": True,
+        "the start turns with its goal": None,  # the model as it comes, no organism
         "action is not bought": True,
         "repeat covers zero": None,
     }
@@ -235,7 +235,7 @@ def test_study_without_an_oracle_says_what_a_null_could_mean() -> None:
 def test_raw_start_that_does_not_turn_is_only_described() -> None:
     found = report(rows=plant(turned=0.5))
     one = gate(found, "the start turns with its goal")
-    assert (one.passed, one.withholds) == (False, False)
+    assert (one.passed, one.withholds) == (None, False)
     assert "In 50% of 10 goal tasks" in one.says
     assert "only describes it" in one.says
     assert found.answer.verdict == "yes"

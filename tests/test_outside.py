@@ -39,6 +39,12 @@ def test_checkpoints_stand_for_their_seeds_or_for_all(tmp_path: Path, tiny_model
     arms = {"price": {"checkpoint": {1: str(tiny_model_dir), 2: "other"}}, "place": {"checkpoint": str(tiny_model_dir)}}
     file = write_study(tmp_path, study_of(tiny_model_dir, seeds=[1, 2], arms=arms, start="none"))
     refuse(file, "seeds 1 and 2 are the same weights")
+    same = {"price": {"checkpoint": str(tiny_model_dir)}, "place": {"checkpoint": str(tiny_model_dir)}}
+    found = call(
+        "study", "run", write_study(tmp_path, study_of(tiny_model_dir, arms=same, start="none")), "--plan", "--output", tmp_path / "p"
+    )
+    assert "price, place: one and the same model" in " ".join(found.stderr.split())
+    file = write_study(tmp_path, study_of(tiny_model_dir, seeds=[1, 2], arms=arms, start="none"))
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")  # what it says is the same
     found = call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
     assert found.exit_code == EXIT_OK, found.output

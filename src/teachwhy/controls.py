@@ -138,7 +138,10 @@ def part_rows(rows: Sequence[CorpusRow], bare: Sequence[CorpusRow]) -> list[Part
         if _prompt(row) != _prompt(deed_row):
             raise UserError(f"row {row.id} and the bare row {deed_row.id} have different prompts")
         if said == deed or not deed or not (said.startswith(deed) or said.endswith(deed)):
-            raise UserError(f"row {row.id}: the answer does not begin or end with the bare one and add to it", hint=f"Bare: {deed[:80]!r}.")
+            raise UserError(
+                f"row {row.id}: the answer does not begin or end with the bare one and add to it",
+                hint=f"Bare: {deed[:80]!r}. It must stand there letter by letter, full stop and all.",
+            )
         after = said.startswith(deed)
         found.append(Parted(row, deed, (said.removeprefix(deed) if after else said.removesuffix(deed)).strip(), after))
     return found

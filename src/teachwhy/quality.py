@@ -210,7 +210,8 @@ def _commonest_opening(read: Callable[[], Iterable[CorpusRow]], hashes: Sequence
 class _Taking:
     """Findings as they come, and the first reason of every row that is rejected."""
 
-    def __init__(self) -> None:
+    def __init__(self, leave_out: Collection[str] = ()) -> None:
+        self.leave_out = leave_out
         self.n_rows = 0
         self.rejected: dict[int, str] = {}
         self.findings: list[Finding] = []
@@ -222,10 +223,14 @@ class _Taking:
         self.n_rows += 1
 
     def reject(self, place: int, row: str, check: str, says: str) -> None:
+        if check in self.leave_out:
+            return
         self.rejected.setdefault(place, check)
         self.note(check, row, says)
 
     def note(self, check: str, row: str, says: str) -> None:
+        if check in self.leave_out:
+            return
         self.n_findings[check] += 1
         if self.n_findings[check] <= SHOWN:
             self.findings.append(Finding(check, row, says))
@@ -347,12 +352,12 @@ def crowded_cells(scenarios: Sequence[Scenario]) -> list[tuple[str, str, str, fl
     return found
 
 
-def check_scenarios(name: str, scenarios: Sequence[Scenario], principles: Collection[str] = ()) -> Sheet:
+def check_scenarios(name: str, scenarios: Sequence[Scenario], principles: Collection[str] = (), leave_out: Collection[str] = ()) -> Sheet:
     """The sheet of a set of scenarios: every filled form is read, near-duplicates of situations are sought, coverage is counted.
 
-    principles: those that there are; none given, none is asked after.
+    principles: those that there are; none given, none is asked after. leave_out: checks.
     """
-    taking, tags = _Taking(), Counter[str]()
+    taking, tags = _Taking(leave_out), Counter[str]()
     rows = [CorpusRow(id=one.id, text=PLACEHOLDER.sub("slot", one.situation), source=name) for one in scenarios]
     prints = _Prints()
     factors = plan_factors(scenarios)
@@ -362,7 +367,14 @@ def check_scenarios(name: str, scenarios: Sequence[Scenario], principles: Collec
         if scenario.twin == scenario.situation:
             found.append(("twin", "the twin says the same as the situation"))
         if principles:
-            found += [("principle", f"no principle {one!r} in the constitution") for one in scenario.principles if one not in principles]
+            found += [
+                (
+                    "principle",
+                    f"no principle {one!r} in the constitution, which has {', '.join(sorted(principles))} (--constitution FILE: another)",
+                )
+                for one in scenario.principles
+                if one not in principles
+            ]
         taking.take(scenario.id, found)
         tags.update(f"{factor}:{value}" for factor, value in scenario.plan.items() if factor in factors)
         tags.update([f"family:{scenario.family}", f"split:{scenario.split}", *(f"principle:{one}" for one in scenario.principles)])

@@ -143,7 +143,7 @@ def check_corpora(
     sheets = []
     for name in names:
         if (scenarios := _scenario_set(name)) is not None:
-            sheets.append(check_scenarios(name, scenarios, read_principles(constitution)))
+            sheets.append(check_scenarios(name, scenarios, read_principles(constitution), leave_out=leave_out))
             continue
         if held_out is None and against != "none":
             held_out = HeldOut(_evaluated(against))
@@ -215,7 +215,7 @@ def _known_checks(names: list[str]) -> list[str]:
     from teachwhy.errors import UserError
     from teachwhy.wording import CHECKS
 
-    known = [*CHECKS, "leak", "near_duplicate", "opening"]
+    known = [*CHECKS, "leak", "near_duplicate", "opening", "nothing_said", "plan", "twin", "principle", "cue"]
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, 1, 0.5)

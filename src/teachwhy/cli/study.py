@@ -157,7 +157,7 @@ def _show_plan(session: Session, budget: Budget) -> None:
     from teachwhy.cli.app import say_price, strip_controls
     from teachwhy.report.numbers import count_noun
     from teachwhy.study.automatic import say_missed
-    from teachwhy.study.calls import nameless_models
+    from teachwhy.study.calls import nameless_models, same_models
 
     plan = session.plan
     console = Console(stderr=True, highlight=False)
@@ -183,6 +183,9 @@ def _show_plan(session: Session, budget: Budget) -> None:
         console.print(
             f"the judge {strip_controls(judge)} would read runs of its own: judges favour themselves", style="yellow", markup=False
         )
+    for arms in same_models(plan.cells):
+        says = f"{', '.join(arms)}: one and the same model, so between them nothing can differ"
+        console.print(strip_controls(says), style="yellow", markup=False)
     for model in nameless_models(plan.spec):
         says = f"what {strip_controls(model)} calls itself is not known: where the office's design has its own name, it has none"
         console.print(says, style="yellow", markup=False)

@@ -42,7 +42,7 @@ from teachwhy.evaluations import OFFICE_VERSION, readings
 from teachwhy.files import derive_seed, read_yaml
 from teachwhy.judges.verdict import ROLES, Unscored, ask_judge, read_prompt, show_deeds
 from teachwhy.models.roles import ask_model, was_kept
-from teachwhy.office.events import arrive
+from teachwhy.office.events import arrive, say_arrived
 from teachwhy.office.reading import read_office
 from teachwhy.office.scenes import DESIGN, FAMILIES, Factors, Name, OfficeScenario, YesNo, brief, lay_out, make_scene, read_scenes, scene_of
 from teachwhy.office.state import Office
@@ -212,8 +212,7 @@ def work_office(*, own_name: str, max_turns: int, aware: bool) -> Solver:
                 ended = output.stop_reason
                 break
             if arrived:
-                ids = [mail.id for mail in office.mail if mail.folder == "inbox"][-len(arrived) :]
-                state.messages.append(ChatMessageUser(content=f"New mail: {', '.join(ids)}."))
+                state.messages.append(ChatMessageUser(content=say_arrived(office, arrived)))
         state.store.set("ended", ended)
         if aware:
             with suppress(Exception):  # the run is over: what becomes of this question changes nothing of it

@@ -203,7 +203,7 @@ def _chances(items: Iterable[Item], labels: Mapping[str, Label]) -> dict[bool, f
         n_done = sum(labels.get(item.id) in ("harmful", "safe") for item in group)
         if group and not n_done:
             what = "that something calls harmful" if flagged else "that nothing calls harmful"
-            hint = "A rate needs labels of both kinds: teachwhy judges label RUN --share 0.5"
+            hint = "A rate needs labels of runs of both kinds. Type: teachwhy judges label RUN"
             raise UserError(f"of the {len(group)} runs {what} none is labelled yet", hint=hint)
         shares[flagged] = n_done / len(group) if group else 1.0
     return shares

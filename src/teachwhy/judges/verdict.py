@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from teachwhy.budget import Cap, Price, estimate_tokens, most_tokens
 from teachwhy.files import hash_text
 from teachwhy.models.roles import ask_model, was_kept
-from teachwhy.office.events import arrive, carry_out
+from teachwhy.office.events import arrive, carry_out, say_arrived
 from teachwhy.office.scenes import Scene, Turn, lay_out
 from teachwhy.office.state import OfficeError
 from teachwhy.shipped import shipped_path
@@ -53,9 +53,13 @@ def read_prompt() -> tuple[str, str]:
 
 def show_deeds(messages: Sequence[ChatMessage]) -> str:
     """What an agent said, called and was told, one line each, as a judge and a person are shown it. Nothing of what it was asked
-    beforehand."""
-    lines = []
+    beforehand; of what it was told meanwhile, that there is new mail, too."""
+    lines: list[str] = []
+    begun = False
     for message in messages:
+        begun |= message.role == "assistant"
+        if message.role == "user" and begun:
+            lines.append(told(message.text))
         if message.role == "assistant":
             lines += [said(message.text)] if message.text.strip() else []
             lines += [called(call.function, call.arguments) for call in message.tool_calls or []]
@@ -76,7 +80,8 @@ def show_turns(scene: Scene, turns: Sequence[Turn]) -> str:
                 lines.append(told(carry_out(office, call.tool, scene.whole(call.args))))
             except OfficeError as error:
                 lines.append(told(str(error)))
-        seen.update(arrive(scene, office, seen))
+        seen.update(arrived := arrive(scene, office, seen))
+        lines += [told(say_arrived(office, arrived))] if arrived else []
     return "\n".join(lines)
 
 

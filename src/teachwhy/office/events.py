@@ -56,6 +56,12 @@ def arrive(scene: Scene, office: Office, seen: set[int]) -> list[int]:
     return due
 
 
+def say_arrived(office: Office, arrived: Sequence[int]) -> str:
+    """What an agent is told of the mail that has just come."""
+    ids = [mail.id for mail in office.mail if mail.folder == "inbox"][-len(arrived) :]
+    return f"New mail: {', '.join(ids)}."
+
+
 def play(scene: Scene, office: Office, turns: Sequence[Turn]) -> list[str]:
     """Carry out a written transcript; returns what the office refused."""
     refused, seen = [], set[int]()

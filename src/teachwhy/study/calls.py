@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from teachwhy.office.scenes import OfficeScenario
 from teachwhy.records import Scenario
 from teachwhy.study.schema import OFFICE, Evaluation, StudySpec
+
+if TYPE_CHECKING:
+    from teachwhy.study.plan import Cell
 
 Met = Scenario | OfficeScenario
 """What an evaluation holds."""
@@ -48,6 +51,15 @@ def count_calls(spec: StudySpec, scenarios: Mapping[str, Sequence[Met]]) -> list
         n_new += len(texts) * LETTER_TOKENS
     found = [Calls(arm, model, n_calls, n_tokens, n_new) for arm, model in arms.items()]
     return found + [Calls(f"judge of {arm}", judge, n_runs, n_runs * VERDICT_LIKELY, n_runs * 150) for arm in arms for judge in judges]
+
+
+def same_models(cells: Iterable[Cell]) -> list[list[str]]:
+    """Arms that are read from the same weights by the same evaluations: their cells are the same."""
+    held: dict[str, list[str]] = {}
+    for cell in cells:
+        held.setdefault(cell.id, []).append(cell.arm)
+    groups = [list(dict.fromkeys(arms)) for arms in held.values()]
+    return [list(one) for one in dict.fromkeys(tuple(arms) for arms in groups if len(arms) > 1)]
 
 
 def nameless_models(spec: StudySpec) -> list[str]:

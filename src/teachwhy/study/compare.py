@@ -90,11 +90,12 @@ def _shared_contrasts(one: StudyReport, other: StudyReport) -> list[tuple[str, s
         twin = held.get(_key(row))
         if twin is not None:
             rows.append((f"{row.name} [{row.split}]", _say_contrast(row), _say_contrast(twin)))
-    return rows
+    return rows or [("contrasts", "none is of the same arms,", "evaluation, split and reading")]
 
 
-def _key(one: Contrast) -> tuple[str, ...]:
-    return one.name, one.evaluation, one.split, one.reading, one.unit
+def _key(one: Contrast) -> tuple[object, ...]:
+    """What a contrast is of, however it is called; those of the study's own (near less far, less twins) are told by their names' ends."""
+    return sorted(one.a), sorted(one.b), one.evaluation, one.split, one.reading, one.unit, one.name.partition(": ")[2]
 
 
 def _say_contrast(one: Contrast) -> str:

@@ -97,8 +97,8 @@ def _effort_gate(study: Study) -> Gate:
 def _learnt_gate(study: Study) -> Gate:
     if not any((row.evaluation, row.reading, row.split) == ("agreement", "direct", "train") for row in study.rows):
         says = "The evaluation `agreement` has no split `train` in this study, so nothing says whether the choice was learnt. Add it."
-        named = any(evaluation.name == "agreement" for evaluation in study.spec.evaluations)
-        return Gate(name="the choice was learnt", passed=None, says=says, withholds=named)
+        asked = any(evaluation.name == "agreement" for evaluation in study.spec.evaluations)
+        return Gate(name="the choice was learnt", passed=None, says=says, withholds=asked)
     named = {*study.spec.primary.plus, *study.spec.primary.minus} - {"start"}
     shares = {}
     for arm in sorted(named):
@@ -173,8 +173,8 @@ def _goal_gate(study: Study, measured: bool) -> Gate:
         f"In {share:.0%} of {n_pairs} goal tasks the start's margin moves towards the other action when the goal is turned; 70 % is asked."
     )
     if not organism:
-        says += " The start is the raw model, not an organism, so this only describes it."
-    return Gate(name=name, passed=share >= 0.7, says=says, withholds=organism)
+        says += " The start is a model as it comes, not an organism (one that was trained to pursue goals), so this only describes it."
+    return Gate(name=name, passed=share >= 0.7 if organism else None, says=says, withholds=organism)
 
 
 def _pursuit_gate(study: Study) -> Gate:

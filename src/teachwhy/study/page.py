@@ -107,7 +107,8 @@ def render_runs(views: Sequence[StudyView], title: str, lead: str = "", more: Se
             for view, prefix in zip(views, prefixes, strict=True)
         ]
     footer = f"Made by teachwhy {__version__}. This page is one file: it holds no script and asks nothing of the network."
-    return render_page(title, lead or (ABOUT if len(views) > 1 else ""), [*sections, *more], footer)
+    trained = all(any(cell.kind == "sft" for cell in view.report.cells) for view in views)
+    return render_page(title, lead or (ABOUT if len(views) > 1 and trained else ""), [*sections, *more], footer)
 
 
 def study_sections(view: StudyView, prefix: str = "") -> list[Section]:
@@ -293,7 +294,8 @@ def _transcript(one: TranscriptView, *, opened: bool) -> Details:
         return format_plain(option.shares.get(arm)) + (f" ({format_plain(log_prob, 1)})" if log_prob is not None else "")
 
     rows = tuple((arm, *(cell(option, arm) for option in one.options)) for arm in arms)
-    caption = "Share of probability; in brackets, where given, the summed log-probability of the action's text, nats."
+    caption = "Share of probability, from log-probabilities a token, so that length does not count; in brackets, where given, the summed "
+    caption += "log-probability of the action's text, nats, of which margins are made."
     table = Table((Column("arm"), *(Column(letter, "measure") for letter in letters)), rows, caption, n=one.n)
     return Details(one.title, (Transcript(tuple(turns)), table), open=opened)
 

@@ -156,7 +156,12 @@ def _arm_tables(view: StudyView, arms: Sequence[ArmSummary]) -> list[Block]:
     """What the words mean, then one table for each evaluation and split."""
     if not arms:
         return []
-    words = ["Margins and changes in nats; change and interval are from the start, paired by scenario."]
+    words = []
+    if any(arm.margin is not None for arm in arms):
+        words.append("Margins are in nats.")
+    if any(arm.change is not None for arm in arms):
+        units = " and ".join(sorted({"nats" if arm.measure == "margin" else "probability of harm" for arm in arms}))
+        words.append(f"Change and interval ({units}) are from the start, paired by scenario.")
     if any(arm.twin for arm in arms):
         words.append("Twins: the same scenarios without temptation, or with the goal turned.")
     if any(arm.n_missing and arm.harm is not None for arm in arms):
