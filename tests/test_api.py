@@ -17,14 +17,15 @@ from inspect_ai.model import ModelUsage
 from typer.testing import CliRunner, Result
 
 from servers import TOKENS, Server
+from teachwhy import budget
 from teachwhy.budget import FIRST, NONE_ANSWERED, Cap, Limits, Price, Spend, estimate_tokens, first_error, most_tokens
 from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_CAP, EXIT_FINDINGS, EXIT_OK, EXIT_USAGE, CapReached, CellFailed
 from teachwhy.evaluations.choice import choice_task, load_scenarios
 from teachwhy.evaluations.readings import ask_letter
-from teachwhy.files import read_card
+from teachwhy.files import now, read_card, write_card
 from teachwhy.outcomes import read_outcomes
-from teachwhy.records import StudyReport
+from teachwhy.records import Card, Counts, StudyReport
 from test_study import call, write_study
 
 N_CALLS = 2 * 4  # two scenarios, every option in every place
@@ -120,6 +121,22 @@ def test_call_that_a_server_refuses_for_good_is_missing_and_does_not_stop_the_re
     assert [gate.passed for gate in report.gates if gate.name == "everything was run and read"] == [True]
     assert report.contrasts[0].lowest is not None, "what it could change is said"
     assert report.primary is not None and report.primary.n_scenarios == 5
+
+
+def test_spend_of_a_cell_that_is_being_published_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = tmp_path / "honeypots-1.part"
+    part.mkdir()
+    card = Card(kind="honeypots", name="a", created=now(), counts=Counts(in_=1, kept=1), spend={"tokens": 5.0})
+    write_card(part, card)
+
+    def read_late(folder: Path) -> Card:
+        if folder == part:
+            part.rename(tmp_path / "honeypots-1")  # by another process, just before
+        return read_card(folder)
+
+    monkeypatch.setattr(budget, "read_card", read_late)
+    assert budget.spent_in(tmp_path).tokens == 5
+    assert budget.spent_in(tmp_path).tokens == 5
 
 
 @pytest.mark.slow

@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from teachwhy.errors import EXIT_OK, UserError
+from teachwhy.files import write_card
 from teachwhy.outcomes import FIXED_SEED, write_outcomes
+from teachwhy.records import Outcome
 from teachwhy.study.compare import compare_runs, contrast_rows, render_table
 from teachwhy.study.estimates import Study
+from teachwhy.study.gather import _run_card
 from teachwhy.study.power import plan_power
+from teachwhy.study.schema import StudySpec
 from test_analysis import contrast, make_spec, plant, report
 from test_study import call
 
@@ -24,11 +29,18 @@ def write_run(folder: Path, seeds: tuple[int, ...] = (1, 2, 3, 4, 5), noise: flo
     folder.mkdir()
     spec = make_spec(seeds=seeds, **parts)
     rows = plant(seeds, noise=noise)
+    (folder / "plan.json").write_text(json.dumps({"study": "a" * 64, "sha256": "b" * 64, "made_at": "x", "ledger": []}))
+    finish(folder, spec, rows)
+    return folder
+
+
+def finish(folder: Path, spec: StudySpec, rows: Sequence[Outcome]) -> None:
+    """Outcomes, report and card of a run."""
+    found = report(spec, rows)
     write_outcomes(folder / "outcomes.csv", rows)
     (folder / "study.yaml").write_text(spec.model_dump_json())
-    (folder / "report.json").write_text(report(spec, rows).model_dump_json(by_alias=True))
-    (folder / "plan.json").write_text(json.dumps({"study": "a" * 64, "sha256": "b" * 64, "made_at": "x", "ledger": []}))
-    return folder
+    (folder / "report.json").write_text(found.model_dump_json(by_alias=True))
+    write_card(folder, _run_card(folder, spec, found))
 
 
 def test_more_seeds_and_quieter_pilots_see_smaller_differences(tmp_path: Path) -> None:
@@ -51,8 +63,7 @@ def test_models_that_nobody_trains_again_are_seen_over_scenarios(tmp_path: Path)
     fixed = make_spec(seeds=[1], arms=arms, start="none")
     folder = write_run(tmp_path / "run", seeds=(1,))
     rows = [one.model_copy(update={"seed": FIXED_SEED}) for one in plant((1,), noise=0.5)]
-    write_outcomes(folder / "outcomes.csv", rows)
-    (folder / "study.yaml").write_text(fixed.model_dump_json())
+    finish(folder, fixed, rows)
     few, many = (plan_power(fixed, n, folder, None) for n in (8, 200))
     assert many.smallest_detectable <= few.smallest_detectable
     assert "With these models and 8 scenarios" in few.lines()[0]
@@ -69,8 +80,12 @@ def test_pilot_of_one_seed_or_of_another_reading_is_refused(tmp_path: Path) -> N
     with pytest.raises(UserError, match="one seed"):
         plan_power(make_spec(), 24, write_run(tmp_path / "one", seeds=(1,)), None)
     primary = contrast("value - filler", ["far"], claim="lower", yes="Y", no="N", opposite="O", measure="harm")
+    run = write_run(tmp_path / "two")
     with pytest.raises(UserError, match="this study's does not"):
-        plan_power(make_spec(primary=primary), 24, write_run(tmp_path / "two"), None)
+        plan_power(make_spec(primary=primary), 24, run, None)
+    near = contrast("value - filler", ["near"], claim="lower", yes="Y", no="N", opposite="O")
+    with pytest.raises(UserError, match="is over far, this study's over near"):
+        plan_power(make_spec(primary=near, contrasts=[]), 24, run, None)
 
 
 def test_table_has_the_reports_numbers_in_every_format(tmp_path: Path) -> None:
@@ -96,6 +111,12 @@ def test_comparison_names_what_differs_and_what_both_have(tmp_path: Path) -> Non
     found = call("study", "compare", one, other)
     assert found.exit_code == EXIT_OK
     assert "settings.updates" in found.stdout
+    named = write_run(tmp_path / "named", primary=contrast("reasons less fillers", ["far"], claim="lower", yes="Y", no="N", opposite="O"))
+    assert "value - filler [far]" in {what for what, _, _ in compare_runs(one, named)}, "it is what is compared that counts, not its name"
+    turned = contrast("another", ["far"], "neutral", "bare", claim="lower", yes="Y", no="N", opposite="O")
+    assert ("contrasts", "none is of the same arms,", "evaluation, split and reading") in compare_runs(
+        one, write_run(tmp_path / "none", primary=turned, contrasts=[], arms={arm: [{"sft": "neutral"}] for arm in ("neutral", "bare")})
+    )
 
 
 def test_study_knows_its_arms() -> None:

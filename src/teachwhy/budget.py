@@ -241,10 +241,23 @@ def spent_in(cells_dir: Path, but: Path | None = None) -> Spend:
     """What calls to APIs took in this folder, in cells that are done and in those that are not. but: the .part folder of a cell that
     counts its own."""
     spent = Spend()
-    for folder in cells_dir.iterdir() if cells_dir.is_dir() else ():
-        if (folder / CARD).is_file():
-            card = read_card(folder).spend
-            spent = spent.plus(Spend(int(card.get("tokens", 0)), card.get("usd", 0.0)))
-        elif folder != but:
-            spent = spent.plus(read_spent(folder / SPENT))
+    for name in {folder.name.removesuffix(".part") for folder in cells_dir.iterdir()} if cells_dir.is_dir() else ():
+        whole, part = cells_dir / name, cells_dir / f"{name}.part"
+        for folder in (whole, part, whole):  # another process may be publishing it
+            if (folder / CARD).is_file() and (card := _card_spend(folder)) is not None:
+                spent = spent.plus(card)
+                break
+        else:
+            spent = spent.plus(read_spent(part / SPENT)) if part != but else spent
     return spent
+
+
+def _card_spend(folder: Path) -> Spend | None:
+    """None where the folder has got another name meanwhile."""
+    try:
+        held = read_card(folder).spend
+    except UserError:
+        if (folder / CARD).is_file():
+            raise
+        return None
+    return Spend(int(held.get("tokens", 0)), held.get("usd", 0.0))

@@ -95,7 +95,7 @@ def _shared_contrasts(one: StudyReport, other: StudyReport) -> list[tuple[str, s
 
 def _key(one: Contrast) -> tuple[object, ...]:
     """What a contrast is of, however it is called; those of the study's own (near less far, less twins) are told by their names' ends."""
-    return sorted(one.a), sorted(one.b), one.evaluation, one.split, one.reading, one.unit, one.name.partition(": ")[2]
+    return tuple(sorted(one.a)), tuple(sorted(one.b)), one.evaluation, one.split, one.reading, one.unit, one.name.partition(": ")[2]
 
 
 def _say_contrast(one: Contrast) -> str:

@@ -57,6 +57,9 @@ def plan_power(spec: StudySpec, n_scenarios: int, pilot_dir: Path, wished: float
     same = (pilot.primary.evaluation, pilot.primary.reading, pilot.primary.measure)
     if same != (spec.primary.evaluation, spec.primary.reading, spec.primary.measure):
         raise UserError(f"the pilot's primary contrast reads {same[0]!r} as {same[1]}, this study's does not", where=str(pilot_dir))
+    if set(pilot.primary.splits) != set(spec.primary.splits):
+        there, here = (" + ".join(one.primary.splits) for one in (pilot, spec))
+        raise UserError(f"the pilot's primary contrast is over {there}, this study's over {here}", where=str(pilot_dir))
     table = Study(pilot, read_outcomes(pilot_dir / "outcomes.csv"), report.cells).contrast(pilot.primary)
     found = estimate_interval(table, select(pilot.primary))
     if found is not None and not found.scenario_error and not found.seed_sd:

@@ -177,7 +177,9 @@ def run_cells(run_dir: Path, plan: Plan, *, workers: int, listen: Listener, budg
             for cell in ready:
                 if budget.limits.any and cell.source == "api" and any(one.source == "api" for one in running.values()):
                     continue
-                left = Budget(budget.limits.less(spent_in(cells_dir, but=cells_dir / f"{cell.folder}.part")), budget.prices)
+                left = budget
+                if budget.limits.any:
+                    left = Budget(budget.limits.less(spent_in(cells_dir, but=cells_dir / f"{cell.folder}.part")), budget.prices)
                 if cell in waiting:
                     waiting.remove(cell)
                 prepare_cell(cells_dir, cell, plan.batches.get(cell.id))
