@@ -106,8 +106,11 @@ TOOLS = [name for name in ("git", "patch") if name == "git" or shutil.which(name
         (f"{PNPM.bare}. Name things well.\n", f"{PNPM.reason}. Name things well.\n"),
         ("- Use pnpm,\n  never npm or yarn\n- Be kind.\n", f"- {PNPM.reason}\n- Be kind.\n"),
         (f"- {PNPM.bare}\n```\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n```\n", f"- {PNPM.reason}\n```\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n```\n"),
+        (f"- [ ] {PNPM.bare}\n- [x] Done\n", f"- [ ] {PNPM.reason}\n- [x] Done\n"),
+        (f"- {PNPM.bare}!\n", f"- {PNPM.reason}!\n"),
+        ("- Use pnpm,\\\n  never npm or yarn\n", f"- {PNPM.reason}\n"),
     ],
-    ids=["lines", "crlf", "bom", "no-last-end", "sentence", "wrapped", "patch-inside"],
+    ids=["lines", "crlf", "bom", "no-last-end", "sentence", "wrapped", "patch-inside", "box", "exclamation", "hard-break"],
 )
 def test_patch_applies_and_gives_the_text_that_was_measured(tmp_path: Path, tool: str, before: str, after: str) -> None:
     path = write(tmp_path / "app" / "AGENTS.md", before)
