@@ -100,6 +100,14 @@ def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path,
     assert (project.parent / ".teachwhy" / "rules.yaml").read_text() == held, "rules init keeps drafts"
 
 
+def test_rule_by_hand_gets_drafts(project: Path) -> None:
+    project.write_text("# App\n\nThe stamps of generated/ are sealed: Hands off generated/ now.\n")
+    kept = project.parent / ".teachwhy" / "rules.yaml"
+    kept.write_text(OWN.replace("Never edit generated/", "Hands off generated/ now").replace("never-edit-generated-0000", "mine"))
+    _, rules, _ = find_unreasoned(project)
+    assert [(one.rule.id, one.rule.line) for one in rules] == [("mine", 3)]
+
+
 def test_a_model_that_cannot_be_asked_is_said(project: Path, server: Server) -> None:
     before = (project.parent / ".teachwhy" / "rules.yaml").read_text()
     server.faults = [400] * 40

@@ -176,6 +176,27 @@ def test_changed_file_unfinished_run_and_no_run_are_refused(file: Path, tmp_path
     assert "there is no run in this folder" in call("--from", tmp_path).stderr
 
 
+def test_file_of_the_same_name_here_is_not_taken_for_the_runs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "app" / "AGENTS.md", TWO)
+    write(tmp_path / "other" / "AGENTS.md", "- Use pnpm, never npm or yarn\n")
+    monkeypatch.chdir(file.parent)
+    run = make_run(Path("AGENTS.md"), tmp_path / "run", {"pnpm_only": ADD})
+    monkeypatch.chdir(tmp_path / "other")
+    assert fix_rules(run).file.resolve() == file
+    (moved := tmp_path / "other" / "AGENTS.md").write_text(TWO)
+    file.unlink()
+    assert fix_rules(run).file.resolve() == moved
+
+
+def test_rule_by_hand_is_mended(tmp_path: Path) -> None:
+    path = write(tmp_path / "app" / "AGENTS.md", "pnpm as the package manager\n")
+    (path.parent / ".teachwhy").mkdir()
+    rule = {"id": "mine", "text": "pnpm as the package manager", "check": "pnpm_only", "reason": "npm writes a second lock file"}
+    (path.parent / ".teachwhy" / "rules.yaml").write_text(yaml.safe_dump({"rules": [rule]}))
+    diff = fix_rules(make_run(path, tmp_path / "run", {"pnpm_only": ADD}, models=("mockllm/model",))).diff
+    assert "+pnpm as the package manager - npm writes a second lock file\n" in diff
+
+
 @pytest.mark.parametrize("kind", ["leave", "keep reason", "need more", "no ruling", "perhaps needless"])
 def test_nothing_advised_is_said_and_is_no_error(file: Path, tmp_path: Path, kind: str) -> None:
     done = call("--from", make_run(file, tmp_path / "run", {"pnpm_only": kind, "no_color": kind}), "--output", tmp_path / "hooks")

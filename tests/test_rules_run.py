@@ -131,6 +131,36 @@ def test_model_that_does_not_heed_rules_or_does_not_act_judges_no_file(file: Pat
     assert all("too small to judge your file" in one.ruling.says for one in result.rules)
 
 
+HAND = """\
+rules:
+- {id: mine, text: "pnpm as the package manager", check: pnpm_only, reason: "npm writes\\na second\\nlock file\\n", filler: "it is\\nso\\n"}
+"""
+
+
+def test_rules_by_hand_are_tested_and_those_of_other_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".teachwhy").mkdir()
+    (tmp_path / ".teachwhy" / "rules.yaml").write_text(HAND)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "more.md").write_text("- Never push without asking\n- Write small functions\n")
+    (tmp_path / "CLAUDE.md").write_text("# A\n\n- pnpm as the package manager\n\n@docs/more.md\n")
+    monkeypatch.chdir(tmp_path)
+    plan = plan_rules(Path("CLAUDE.md"), ["mockllm/model"], Settings())
+    assert [(one.id, one.bound.rule.line) for one in plan.rules] == [("mine", 3)]
+    (word,) = plan.rules[0].wordings
+    assert word.reason == f"{word.bare} - npm writes a second lock file", "a reason is one line, as a list item is"
+    assert word.filler == f"{word.bare} - it is so"
+    push, small = plan.left_out
+    assert push.endswith("stands in docs/more.md: type teachwhy rules run docs/more.md")
+    assert small.endswith("Write small functions: no check")
+    (tmp_path / "CLAUDE.md").write_text("# A\n\n@docs/more.md\n")
+    with pytest.raises(UserError, match=r"can be tested: .*stands in docs/more\.md"):
+        plan_rules(Path("CLAUDE.md"), ["mockllm/model"], Settings())
+    (tmp_path / "CLAUDE.md").write_text("# A\n")
+    with pytest.raises(UserError, match="can be tested: no line reads like a rule"):
+        plan_rules(Path("CLAUDE.md"), ["mockllm/model"], Settings())
+
+
 def test_conditions_are_paired_and_stages_have_data_of_their_own(two: Path) -> None:
     plan = planned(two, "bare=0.5", sessions=400)
     ids = [one.id for one in plan.rules]

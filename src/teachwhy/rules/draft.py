@@ -13,7 +13,8 @@ from teachwhy.errors import UserError
 from teachwhy.files import derive_seed, write_text
 from teachwhy.models.roles import ask_model, check_subject, open_subject
 from teachwhy.rules.bind import KEPT, Bound, Kept, KeptRule, bind_rules, draft_kept, read_built_in, read_kept
-from teachwhy.rules.read import find_rule_files, project_of, read_rule_file
+from teachwhy.rules.listing import collect_rules, read_files
+from teachwhy.rules.read import project_of
 
 N_DRAFTS = 3
 TRIES = 8
@@ -39,10 +40,11 @@ class Drafted(NamedTuple):
 
 def find_unreasoned(file: Path | None) -> tuple[Path, list[Bound], Kept]:
     """The rule file, its rules that have a check and no reason anywhere, and its rules.yaml."""
-    path = file or find_rule_files(Path.cwd())[0]
+    files = read_files(file)
+    path = file or Path(files[0].path)
     kept = read_kept(project_of(path))
     held = {rule.id: rule for rule in kept.rules}
-    bounds = bind_rules(read_rule_file(path)[0].rules, kept)
+    bounds = bind_rules(collect_rules(files[:1], kept), kept)
     open_rules = [
         one
         for one in bounds
@@ -111,5 +113,5 @@ def keep_drafts(path: Path, found: Sequence[Drafted], kept: Kept, model: str) ->
     whole = Kept(version=kept.version, rules=tuple(rules))
     target = folder / KEPT
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, draft_kept(bind_rules(read_rule_file(path)[0].rules, whole), whole))
+    write_text(target, draft_kept(bind_rules(collect_rules(read_files(path)[:1], whole), whole), whole))
     return target
