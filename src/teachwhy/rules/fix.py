@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from teachwhy.errors import UserError
 from teachwhy.files import hash_file, parse_record
@@ -49,6 +51,20 @@ class Fix(NamedTuple):
     hooks: tuple[Hook, ...]
     notes: tuple[str, ...]
     """What to know before either is used."""
+
+
+class _Planned(BaseModel):
+    """What is used of plan.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    file: str
+    path: str = ""
+    sha256: str
+    models: list[str]
+    settings: Settings
+    drafted: list[str] = []
+    rules: dict[str, Annotated[list[Wording], Field(min_length=1)]]
 
 
 class _Advised(NamedTuple):
@@ -104,11 +120,17 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(plan.json, report.json) of a finished run. Raises UserError."""
     plan = read_json(folder / PLAN, "teachwhy.rules.plan/", "there is no run in this folder", hint="Name the folder of teachwhy rules run.")
     hint = "Type the command of the run again: it goes on where it stopped."
+    try:
+        _Planned.model_validate(plan)
+    except ValidationError as error:
+        where, says = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        raise UserError(f"the file is damaged: {where}: {says}", where=str(folder / PLAN), hint=f"Remove it. {hint}") from None
     report = read_json(folder / REPORT, "teachwhy.rules.run/", "the run is not finished: it has no report", hint=hint)
     try:
         done = [(one["model"], {rule["id"] for rule in one["rules"]}) for one in report["models"]]
         asked = [(model, set(plan["rules"])) for model in plan["models"]]
-        whole = (report["sha256"], done) == (plan["sha256"], asked)
+        ruled = all(isinstance(rule["ruling"], str) for one in report["models"] for rule in one["rules"])
+        whole = ruled and (report["sha256"], done) == (plan["sha256"], asked)
     except (LookupError, TypeError):
         whole = False
     if not whole:
