@@ -399,6 +399,15 @@ def test_first_ruling_that_holds_is_given(none: Any, bare: Any, filler: Any, rea
     assert (found.more is not None) == (kind == "need more") or found.more is None
 
 
+def test_betting_advises_no_number_of_steps() -> None:
+    counts = {name: counted(broken, 40) for name, broken in (("none", 20), ("bare", 2))}
+    planned = rule_on(counts, Looks(DESIGN.upper[-1]), DESIGN, has_reason=False, destructive=False)
+    marked = {name: one._replace(marks={f"00|{n}": int(n < one.broken.sum()) for n in range(40)}) for name, one in counts.items()}
+    found = rule_on(marked, AnyTime(0), DESIGN, has_reason=False, destructive=False)
+    assert (planned.kind, found.kind) == ("need more", "need more")
+    assert "--screen" not in found.says and found.more is None
+
+
 def test_builtin_rules_can_be_tested_without_a_file_of_ones_own(tmp_path: Path) -> None:
     plan = plan_rules(Path("builtin"), ["scripted/bare=0.1"], Settings())
     assert (plan.file, len(plan.rules)) == (HOST, len(read_built_in()))

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from teachwhy.cli.rules_shown import show_counts, show_diff, show_plan, show_preference, show_progress, show_result, show_steps, show_table
+from teachwhy.cli.rules_shown import (
+    show_counts,
+    show_diff,
+    show_plan,
+    show_preference,
+    show_progress,
+    show_record,
+    show_result,
+    show_steps,
+    show_table,
+)
 from teachwhy.errors import EXIT_CAP
 
 if TYPE_CHECKING:
@@ -55,7 +65,7 @@ def read_rules(
         return
     listing, bound = list_rules(file)
     if format == "json":
-        typer.echo(listing.model_dump_json(by_alias=True, indent=2))
+        show_record(listing)
         return
     show_table(listing, bound)
 
@@ -369,6 +379,6 @@ def count_sessions(
 
     counted = count_logs(file, sessions or [])
     if format == "json":
-        typer.echo(counted.model_dump_json(by_alias=True, indent=2))
+        show_record(counted)
         return
     show_counts(counted)

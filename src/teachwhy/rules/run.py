@@ -65,6 +65,7 @@ class RuleOutcome(Record):
     """What the two detectors read; where they differ, `third` is what running the commands showed, if there is a sandbox."""
     third: str
     acted: bool
+    """Whether it ran a shell command, of whatever kind; `acted` of report.json counts opportunities."""
     status: str
     """ok, truncated, dead."""
     evidence: str
