@@ -15,7 +15,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from servers import Server
-from teachwhy.budget import UNLIMITED, Cap, Spend, first_error, kept_cap, read_spent, spent_in
+from teachwhy.budget import UNLIMITED, Cap, MostSpend, Spend, first_error, kept_cap, read_spent, spent_in
 from teachwhy.cli import app as cli
 from teachwhy.errors import EXIT_USAGE, UserError
 from teachwhy.rules.across import OverModels
@@ -134,7 +134,7 @@ def test_what_a_failed_call_may_have_taken_is_called_at_most(tmp_path: Path) -> 
 
     async def answered() -> None:
         async with cap.call(10, 5) as made:
-            assert read_spent(tmp_path / "spent.json") == Spend(15, 0.0, at_most=True), "nobody knows yet"
+            assert read_spent(tmp_path / "spent.json").at_most, "nobody knows yet"
             made.took(None, kept=True)
 
     async def failed() -> None:
@@ -142,10 +142,11 @@ def test_what_a_failed_call_may_have_taken_is_called_at_most(tmp_path: Path) -> 
             raise RuntimeError
 
     asyncio.run(answered())
-    assert cap.used == read_spent(tmp_path / "spent.json") == Spend()
+    assert cap.used == read_spent(tmp_path / "spent.json") == Spend() and not cap.used.at_most
     with pytest.raises(RuntimeError):
         asyncio.run(failed())
-    assert cap.used == Spend(15, 0.0, at_most=True) == read_spent(tmp_path / "spent.json")
+    assert cap.used == Spend(15) == read_spent(tmp_path / "spent.json")
+    assert cap.used.at_most and read_spent(tmp_path / "spent.json").at_most
     part = tmp_path / "cells" / "a.part"
     part.mkdir(parents=True)
     (tmp_path / "spent.json").replace(part / "spent.json")
@@ -160,7 +161,7 @@ def test_page_says_at_most_how_long_an_interval_holds_and_no_p_of_nought(
     plan = planned(file, "none=0.9,bare=0.3,filler=0.3,reason=0.3", sessions=40, stop="any")
     results = run_rules(plan, tmp_path / "run", budget=UNLIMITED, listen=silent)
     rows = read_rows(tmp_path / "run")
-    page = render_rules(plan, results, rows, "again", Spend(7, 0.0, at_most=True))
+    page = render_rules(plan, results, rows, "again", MostSpend(7))
     assert "at most 7" in page and "at every moment at once" in page and "the look at which the run stopped" not in page
     monkeypatch.setattr("teachwhy.rules.page.over_models", lambda held: [OverModels("a", 2, 1e-9, 0.5, 0.25)])
     small = render_rules(plan, results, rows, "again", Spend(7))

@@ -35,16 +35,34 @@ class Spend(NamedTuple):
 
     tokens: int = 0
     usd: float = 0.0
-    at_most: bool = False
-    """Whether some of it is what a call might have taken: it failed, or nobody heard its end."""
+
+    @property
+    def at_most(self) -> bool:
+        """Whether some of it is what a call might have taken: it failed, or nobody heard its end."""
+        return isinstance(self, MostSpend)
 
     def plus(self, other: Spend) -> Spend:
         """Both together."""
-        return Spend(self.tokens + other.tokens, self.usd + other.usd, self.at_most or other.at_most)
+        return spend_of(self.tokens + other.tokens, self.usd + other.usd, at_most=self.at_most or other.at_most)
 
     def less(self, other: Spend) -> Spend:
         """Without the other."""
-        return Spend(self.tokens - other.tokens, self.usd - other.usd, self.at_most)
+        return spend_of(self.tokens - other.tokens, self.usd - other.usd, at_most=self.at_most)
+
+    def to_json(self) -> dict[str, float]:
+        """For a card, and for the file of a cell that is not done."""
+        return {**self._asdict(), **({"at_most": 1.0} if self.at_most else {})}
+
+
+class MostSpend(Spend):
+    """What calls took at most."""
+
+    __slots__ = ()
+
+
+def spend_of(tokens: int, usd: float, *, at_most: bool) -> Spend:
+    """The one or the other."""
+    return (MostSpend if at_most else Spend)(tokens, usd)
 
 
 class Price(Record):
@@ -185,7 +203,7 @@ class Cap:
         cap's.
         """
         price = price or self.price
-        worst = Spend(most_in + most_out, price.of(most_in, most_out) if price else 0.0, at_most=True)
+        worst = MostSpend(most_in + most_out, price.of(most_in, most_out) if price else 0.0)
         while True:
             early = not self._answered and self._n_held + self._n_failed >= FIRST
             if early and not self._n_held:
@@ -230,7 +248,7 @@ def read_spent(path: Path) -> Spend:
         held = json.loads(path.read_text(encoding="utf-8"))
         tokens, usd = held["tokens"], held["usd"]
         if type(tokens) is int and isinstance(usd, int | float) and tokens >= 0 and 0 <= usd < math.inf:
-            return Spend(tokens, usd, bool(held.get("at_most")))
+            return spend_of(tokens, usd, at_most=bool(held.get("at_most")))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass
     hint = "It holds what calls have taken, for caps. Remove it to go on: those calls are then counted as nothing."
@@ -239,7 +257,7 @@ def read_spent(path: Path) -> Spend:
 
 def kept_cap(path: Path, limits: Limits, price: Price | None) -> Cap:
     """A cap that goes on from such a file, and keeps it before and after every call."""
-    return Cap(limits, read_spent(path), lambda spend: write_text(path, json.dumps(spend._asdict())), price)
+    return Cap(limits, read_spent(path), lambda spend: write_text(path, json.dumps(spend.to_json())), price)
 
 
 def first_error(errors: Sequence[str]) -> str:
@@ -260,7 +278,7 @@ def spent_in(cells_dir: Path, but: Path | None = None) -> Spend:
     for folder in cells_dir.iterdir() if cells_dir.is_dir() else ():
         if (folder / CARD).is_file():
             card = read_card(folder).spend
-            spent = spent.plus(Spend(int(card.get("tokens", 0)), card.get("usd", 0.0), bool(card.get("at_most", 0.0))))
+            spent = spent.plus(spend_of(int(card.get("tokens", 0)), card.get("usd", 0.0), at_most=bool(card.get("at_most"))))
         elif folder != but:
             spent = spent.plus(read_spent(folder / SPENT))
     return spent

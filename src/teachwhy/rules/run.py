@@ -402,7 +402,7 @@ def _write_card(
             kind="rules", name=f"{stage} {number} of {model}", created=now(), inputs={"file": plan.sha256, "plan": plan.key},
             settings=settings, seed=plan.settings.seed, versions=library_versions(), commit=code_commit(),
             counts=Counts(in_=n, kept=n - n_dead - sum(lost.values()), rejected=lost, failed=n_dead),
-            spend=replay.cap.used._asdict(), seconds=(ended - began).total_seconds(), machine={}, details={},
+            spend=replay.cap.used.to_json(), seconds=(ended - began).total_seconds(), machine={}, details={},
         ),
     )  # fmt: skip
 
