@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teachwhy.rules.commands import Command, parse_commands
+from teachwhy.rules.commands import MAX_COMMANDS, MAX_EXPANDED, Command, parse_commands
 
 
 def argvs(text: str) -> list[str]:
@@ -107,6 +107,25 @@ def test_what_feeds_a_command_is_kept() -> None:
     assert last("git commit -F - <<'EOF'\nFix\n\nCo-authored-by: x\nEOF").stdin == "Fix\n\nCo-authored-by: x\n"
     assert last("cat <<< word").stdin == "word"
     assert "Co-authored-by: x" in last("git commit -m \"$(cat <<'EOF'\nFix\n\nCo-authored-by: x\nEOF\n)\"").argv[-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x=lol; " + "x=$x$x; " * 40 + "npm install $x",
+        "x=lol; " + 'x="$x$x"; ' * 40 + 'npm install "$x"',
+        "x=lol; " + "x=$x$x; " * 13 + "npm install " + "$x " * 5_000,
+        "echo lololol > f; " + "cat f f > g; cat g g > f; " * 40 + "npm install f",
+        "f() { f; f; f; f; f; f; f; f; f; f; f; f; }; npm install; f",
+        "alias a='b;b;b;b;b;b;b;b' b='c;c;c;c;c;c;c;c'; alias c='a;a;a;a;a;a;a;a'; npm install; a",
+    ],
+    ids=["word", "string", "words", "files", "functions", "aliases"],
+)
+def test_text_that_multiplies_itself_is_bounded(text: str) -> None:
+    found = parse_commands(text)
+    assert any(one.argv[:2] == ("npm", "install") for one in found)
+    assert max(sum(map(len, one.argv)) + len(one.stdin) for one in found) <= 2 * MAX_EXPANDED
+    assert len(found) <= 2 * MAX_COMMANDS
 
 
 def test_bash_in_bash_and_functions_without_end_stop() -> None:

@@ -56,6 +56,7 @@ def call(*words: str | Path, env: dict[str, str] | None = None) -> object:
         ("... because, the next build overwrites it!\nI hope this helps.", "the next build overwrites it"),
         ("\n\n- **the next build overwrites it**", "the next build overwrites it"),
         ("\x1b[31mthe build\x07 overwrites it", "[31mthe build overwrites it"),
+        ("the build \ud83d overwrites it", "the build overwrites it"),
         ("Unclear.", ""),
         ("", ""),
         (" ".join(["word"] * 26), ""),
@@ -73,7 +74,7 @@ def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path,
         "a program makes it",
         "no review sees it",
     ]
-    _, rules, _ = find_unreasoned(project)
+    _, rules = find_unreasoned(project)
     assert [one.rule.bare for one in rules] == ["Never edit generated/"], "a built-in rule has a reason"
     done = call("draft", project, "--model", "openai-api/here/a", "--yes", env=server.surroundings())
     assert done.exit_code == 0, done.output  # type: ignore[attr-defined]
@@ -100,12 +101,34 @@ def test_drafts_are_kept_tested_and_never_applied(project: Path, tmp_path: Path,
     assert (project.parent / ".teachwhy" / "rules.yaml").read_text() == held, "rules init keeps drafts"
 
 
+def test_rule_by_hand_gets_drafts(project: Path) -> None:
+    project.write_text("# App\n\nThe stamps of generated/ are sealed: Hands off generated/ now.\n")
+    kept = project.parent / ".teachwhy" / "rules.yaml"
+    kept.write_text(OWN.replace("Never edit generated/", "Hands off generated/ now").replace("never-edit-generated-0000", "mine"))
+    _, rules = find_unreasoned(project)
+    assert [(one.rule.id, one.rule.line) for one in rules] == [("mine", 3)]
+
+
 def test_a_model_that_cannot_be_asked_is_said(project: Path, server: Server) -> None:
     before = (project.parent / ".teachwhy" / "rules.yaml").read_text()
     server.faults = [400] * 40
     done = call("draft", project, "--model", "openai-api/here/a", "--yes", env=server.surroundings())
     assert done.exit_code == EXIT_USAGE and "could not be asked" in done.stderr, done.output  # type: ignore[attr-defined]
     assert (project.parent / ".teachwhy" / "rules.yaml").read_text() == before
+
+
+def test_what_was_answered_is_kept_when_another_call_is_refused(project: Path, server: Server) -> None:
+    project.write_text("# App\n\n- Never edit generated/\n- Never touch vendored/\n")
+    kept = project.parent / ".teachwhy" / "rules.yaml"
+    other = OWN.replace("version: 1\nrules:\n", "").replace("edit-generated", "touch-vendored").replace("edit generated", "touch vendored")
+    kept.write_text(OWN + other)
+    server.faults = [0, 400]
+    server.says = [f"{word} build overwrites it" for word in ("the", "every", "each", "one", "a")]
+    done = call("draft", project, "--model", "openai-api/here/a", "--yes", env=server.surroundings())
+    said = " ".join(done.stderr.split())  # type: ignore[attr-defined]
+    assert done.exit_code == EXIT_USAGE and "could not be asked any further: line " in said and "400" in said, done.output  # type: ignore[attr-defined]
+    assert "messages" not in said
+    assert 1 <= sum(len(row.get("drafts", ())) for row in yaml.safe_load(kept.read_text())["rules"]) <= 4
 
 
 def test_tautologies_grow_and_come_near_their_reasons() -> None:

@@ -17,7 +17,7 @@ from teachwhy.rules.read import name_rule
 from teachwhy.statistics import wilson_interval
 
 MODEL = "scripted/bare=0.1"
-EVIL = "Never \x00\x1b[31m\x7f\x85\ud800\ufffe <b>&amp;</b> ]]> \U0001f600 100%, a:b\r\n::error::no\t'\""
+EVIL = "Never \u202e\u2066\x00\x1b[31m\x7f\x85\ud800\ufffe <b>&amp;</b> ]]> \U0001f600 100%, a:b\r\n::error::no\t'\""
 
 
 def rate(broken: int, n: int) -> dict[str, Any]:
@@ -140,14 +140,14 @@ def test_junit_is_well_formed_whatever_a_rule_says() -> None:
     whole = ElementTree.fromstring(text)  # noqa: S314
     case = next(whole.iter("testcase"))
     assert "<b>&amp;</b> ]]> \U0001f600 100%" in str(case.get("name"))
-    assert not set(text.decode()) & {"\x00", "\x1b", "\x7f", "\x85", "\ufffe"}
+    assert not set(text.decode()) & {"\x00", "\x1b", "\x7f", "\x85", "\ufffe", "\u202e", "\u2066"}
     assert not whole.findall(".//b")
 
 
 def test_workflow_commands_are_one_line_each_and_escaped() -> None:
     report = make_report((EVIL, "make a hook", {"bare": (40, 100)}), text=EVIL, model="a,b:c%\nd")
     text = show_github(find_findings(report), "docs/a, b:%.md")
-    assert text.count("\n") == 1 and "\r" not in text and not set(text) & {"\x00", "\x1b", "\x7f"}
+    assert text.count("\n") == 1 and "\r" not in text and not set(text) & {"\x00", "\x1b", "\x7f", "\u202e", "\u2066"}
     head, _, message = text.removeprefix("::").partition("::")
     assert head == "warning file=docs/a%2C b%3A%25.md,line=1,title=broken%3A a%2Cb%3Ac%25%0Ad"
     assert "100%25, a:b%0D%0A::error::no" in message
@@ -177,6 +177,13 @@ def test_baseline_that_could_never_be_compared_is_refused_before_anything_is_ask
     known = call("--baseline", path, "--fail-on", "regression", "--fail-on", "inconclusive")
     assert known.exit_code == EXIT_OK and "compared with the baseline: 1 of 1" in known.stderr
     assert count_known(read_baseline(path), [MODEL, "other"], [id_, "b"]) == 1
+    bare = {"n": 9, "broken": 1, "low": 0.1, "high": 0.2}
+    for wrong in (None, [], "x", {}, {**bare, "n": "9"}, {**bare, "high": None}, {**bare, "low": float("nan")}, {"n": 9, "broken": 1}):
+        damaged = make_report((id_, "leave", {"bare": (0, 400)}))
+        damaged["models"][0]["rules"][0]["conditions"]["bare"] = wrong
+        path.write_text(json.dumps(damaged))
+        found = call("--baseline", path)
+        assert found.exit_code == EXIT_USAGE and "not a whole report" in found.stderr, (wrong, found.output)
     for text in ("{", "[]", '{"schema": "teachwhy.rules.run/1"}', '{"schema": "other/1", "models": []}'):
         path.write_text(text)
         with pytest.raises(UserError):

@@ -106,8 +106,11 @@ TOOLS = [name for name in ("git", "patch") if name == "git" or shutil.which(name
         (f"{PNPM.bare}. Name things well.\n", f"{PNPM.reason}. Name things well.\n"),
         ("- Use pnpm,\n  never npm or yarn\n- Be kind.\n", f"- {PNPM.reason}\n- Be kind.\n"),
         (f"- {PNPM.bare}\n```\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n```\n", f"- {PNPM.reason}\n```\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n```\n"),
+        (f"- [ ] {PNPM.bare}\n- [x] Done\n", f"- [ ] {PNPM.reason}\n- [x] Done\n"),
+        (f"- {PNPM.bare}!\n", f"- {PNPM.reason}!\n"),
+        ("- Use pnpm,\\\n  never npm or yarn\n", f"- {PNPM.reason}\n"),
     ],
-    ids=["lines", "crlf", "bom", "no-last-end", "sentence", "wrapped", "patch-inside"],
+    ids=["lines", "crlf", "bom", "no-last-end", "sentence", "wrapped", "patch-inside", "box", "exclamation", "hard-break"],
 )
 def test_patch_applies_and_gives_the_text_that_was_measured(tmp_path: Path, tool: str, before: str, after: str) -> None:
     path = write(tmp_path / "app" / "AGENTS.md", before)
@@ -171,6 +174,27 @@ def test_changed_file_unfinished_run_and_no_run_are_refused(file: Path, tmp_path
     (run / "report.json").unlink()
     assert "the run is not finished" in call("--from", run).stderr
     assert "there is no run in this folder" in call("--from", tmp_path).stderr
+
+
+def test_file_of_the_same_name_here_is_not_taken_for_the_runs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "app" / "AGENTS.md", TWO)
+    write(tmp_path / "other" / "AGENTS.md", "- Use pnpm, never npm or yarn\n")
+    monkeypatch.chdir(file.parent)
+    run = make_run(Path("AGENTS.md"), tmp_path / "run", {"pnpm_only": ADD})
+    monkeypatch.chdir(tmp_path / "other")
+    assert fix_rules(run).file.resolve() == file
+    (moved := tmp_path / "other" / "AGENTS.md").write_text(TWO)
+    file.unlink()
+    assert fix_rules(run).file.resolve() == moved
+
+
+def test_rule_by_hand_is_mended(tmp_path: Path) -> None:
+    path = write(tmp_path / "app" / "AGENTS.md", "pnpm as the package manager\n")
+    (path.parent / ".teachwhy").mkdir()
+    rule = {"id": "mine", "text": "pnpm as the package manager", "check": "pnpm_only", "reason": "npm writes a second lock file"}
+    (path.parent / ".teachwhy" / "rules.yaml").write_text(yaml.safe_dump({"rules": [rule]}))
+    diff = fix_rules(make_run(path, tmp_path / "run", {"pnpm_only": ADD}, models=("mockllm/model",))).diff
+    assert "+pnpm as the package manager - npm writes a second lock file\n" in diff
 
 
 @pytest.mark.parametrize("kind", ["leave", "keep reason", "need more", "no ruling", "perhaps needless"])

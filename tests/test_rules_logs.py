@@ -211,6 +211,47 @@ def test_session_that_goes_on_with_another_is_counted_once(project: Path, tmp_pa
     assert rule(counted, "ask_before_push").broken == 0  # the yes stands in what was copied
 
 
+def test_steps_of_a_forked_codex_session_are_counted_once(project: Path, tmp_path: Path) -> None:
+    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I install it"}]}
+    asks = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Shall I push?"}]}
+    done = {"type": "function_call_output", "call_id": "1", "output": "x"}
+    first = codex(project, message, shell(command="npm i", call="1"), done, asks)
+    write(tmp_path / "logs" / "rollout-1.jsonl", first)
+    no = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "First the rest"}]}
+    write(tmp_path / "logs" / "rollout-2.jsonl", [*first, *codex(project, no, shell(command="npm ci", call="2"))[1:]])
+    counted = count(project, tmp_path / "logs")
+    assert (rule(counted, "pnpm_only").broken, counted.left_out["copied"], counted.steps) == (2, 2, 3)
+    assert rule(counted, "ask_before_push").opportunities == 1
+
+
+def test_shallow_clone_is_said(project: Path, tmp_path: Path) -> None:
+    for words in (["init", "-q"], ["add", "."], [*WHO, "commit", "-qm", "1"], [*WHO, "commit", "-qm", "2", "--allow-empty"]):
+        subprocess.run(["git", "-C", project, *words], check=True)
+    log = write(tmp_path / "c.jsonl", claude(project, answer("", "npm i")))
+    assert not count(project, log).notes
+    subprocess.run(["git", "clone", "-q", "--depth", "1", project.as_uri(), tmp_path / "clone"], check=True)
+    (note,) = count(tmp_path / "clone", log).notes
+    assert "shallow clone" in note and "git fetch --unshallow" in note
+
+
+WHO = ("-c", "user.name=a", "-c", "user.email=a@b.example")
+
+
+def test_path_that_is_no_utf8_is_shown(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this disk holds no such name")
+    (folder / "AGENTS.md").write_text(PNPM)
+    log = write(folder / "c.jsonl", claude(folder, answer("", "npm i")))
+    done = call(folder / "AGENTS.md", "--sessions", log, "--format", "json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["file"].endswith("/a?/AGENTS.md")
+    read = CliRunner().invoke(cli.app, ["rules", "read", str(folder / "AGENTS.md"), "--format", "json"], prog_name="teachwhy")
+    assert read.exit_code == 0, read.output
+
+
 def test_what_is_not_known_is_counted_by_kind(project: Path, tmp_path: Path) -> None:
     odd = {
         "type": "assistant",

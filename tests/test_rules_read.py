@@ -41,6 +41,11 @@ def call(*words: str | Path) -> Any:
         ("Never push. Reason: it starts a deployment.", "Never push", "it starts a deployment"),
         ("Use tabs - never spaces", "Use tabs - never spaces", ""),
         ("**Never** push", "Never push", ""),
+        ("__Never push__ to `main`", "Never push to `main`", ""),
+        ("**Use `a/**/b`, never `pnpm --filter **`**", "Use `a/**/b`, never `pnpm --filter **`", ""),
+        ("Never edit `packages/**/src` or `__tests__`", "Never edit `packages/**/src` or `__tests__`", ""),
+        ("Never edit packages/**/src, docs/** or __init__.py", "Never edit packages/**/src, docs/** or __init__.py", ""),
+        ("Never push! It starts a deployment!", "Never push", "It starts a deployment"),
         ("Use NO_COLOR=1. ANSI escape codes waste tokens.", "Use NO_COLOR=1", "ANSI escape codes waste tokens"),
         ("Use uv. See the wiki.", "Use uv. See the wiki", ""),
         ("Never run git reset --hard, git checkout -- or git clean", "Never run git reset --hard, git checkout -- or git clean", ""),
@@ -91,6 +96,19 @@ def test_lines_that_direct_are_rules_and_nothing_else_is() -> None:
     assert (rules[0].reason, rules[0].form) == ("A push deploys", "sentence")
     assert (rules[1].reason, rules[1].form) == ("grep walks into the build folder", "sub-item")
     assert rules[5].note == "the same as line 8"
+
+
+def test_bold_type_over_two_sentences_goes_from_both() -> None:
+    assert [rule.bare for rule in parse_rules("**Never push. Always ask first.**")] == ["Never push", "Always ask first"]
+
+
+def test_lone_carriage_returns_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "AGENTS.md"
+    path.write_bytes(b"# A\r\r- Never push\r")
+    with pytest.raises(UserError, match="carriage return alone"):
+        read_rule_file(path)
+    path.write_bytes(b"# A\r\n\r\n- Never push\r\n")
+    assert [rule.line for rule in read_rule_file(path)[0].rules] == [3]
 
 
 def test_id_is_of_the_bare_text_alone() -> None:

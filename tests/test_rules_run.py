@@ -131,6 +131,36 @@ def test_model_that_does_not_heed_rules_or_does_not_act_judges_no_file(file: Pat
     assert all("too small to judge your file" in one.ruling.says for one in result.rules)
 
 
+HAND = """\
+rules:
+- {id: mine, text: "pnpm as the package manager", check: pnpm_only, reason: "npm writes\\na second\\nlock file\\n", filler: "it is\\nso\\n"}
+"""
+
+
+def test_rules_by_hand_are_tested_and_those_of_other_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".teachwhy").mkdir()
+    (tmp_path / ".teachwhy" / "rules.yaml").write_text(HAND)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "more.md").write_text("- Never push without asking\n- Write small functions\n")
+    (tmp_path / "CLAUDE.md").write_text("# A\n\n- pnpm as the package manager\n\n@docs/more.md\n")
+    monkeypatch.chdir(tmp_path)
+    plan = plan_rules(Path("CLAUDE.md"), ["mockllm/model"], Settings())
+    assert [(one.id, one.bound.rule.line) for one in plan.rules] == [("mine", 3)]
+    (word,) = plan.rules[0].wordings
+    assert word.reason == f"{word.bare} - npm writes a second lock file", "a reason is one line, as a list item is"
+    assert word.filler == f"{word.bare} - it is so"
+    push, small = plan.left_out
+    assert push.endswith("stands in docs/more.md: type teachwhy rules run docs/more.md")
+    assert small.endswith("Write small functions: no check")
+    (tmp_path / "CLAUDE.md").write_text("# A\n\n@docs/more.md\n")
+    with pytest.raises(UserError, match=r"can be tested: .*stands in docs/more\.md"):
+        plan_rules(Path("CLAUDE.md"), ["mockllm/model"], Settings())
+    (tmp_path / "CLAUDE.md").write_text("# A\n")
+    with pytest.raises(UserError, match="can be tested: no line reads like a rule"):
+        plan_rules(Path("CLAUDE.md"), ["mockllm/model"], Settings())
+
+
 def test_conditions_are_paired_and_stages_have_data_of_their_own(two: Path) -> None:
     plan = planned(two, "bare=0.5", sessions=400)
     ids = [one.id for one in plan.rules]
@@ -367,6 +397,15 @@ def test_first_ruling_that_holds_is_given(none: Any, bare: Any, filler: Any, rea
     found = rule_on(counts, Looks(DESIGN.upper[-1]), DESIGN, **{"has_reason": False, "destructive": False, **facts})
     assert found.kind == kind, found
     assert (found.more is not None) == (kind == "need more") or found.more is None
+
+
+def test_betting_advises_no_number_of_steps() -> None:
+    counts = {name: counted(broken, 40) for name, broken in (("none", 20), ("bare", 2))}
+    planned = rule_on(counts, Looks(DESIGN.upper[-1]), DESIGN, has_reason=False, destructive=False)
+    marked = {name: one._replace(marks={f"00|{n}": int(n < one.broken.sum()) for n in range(40)}) for name, one in counts.items()}
+    found = rule_on(marked, AnyTime(0), DESIGN, has_reason=False, destructive=False)
+    assert (planned.kind, found.kind) == ("need more", "need more")
+    assert "--screen" not in found.says and found.more is None
 
 
 def test_builtin_rules_can_be_tested_without_a_file_of_ones_own(tmp_path: Path) -> None:

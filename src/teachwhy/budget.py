@@ -7,6 +7,7 @@ Two units, tokens and US dollars; dollars where the user says what a model costs
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -35,13 +36,33 @@ class Spend(NamedTuple):
     tokens: int = 0
     usd: float = 0.0
 
+    @property
+    def at_most(self) -> bool:
+        """Whether some of it is what a call might have taken: it failed, or nobody heard its end."""
+        return isinstance(self, MostSpend)
+
     def plus(self, other: Spend) -> Spend:
         """Both together."""
-        return Spend(self.tokens + other.tokens, self.usd + other.usd)
+        return spend_of(self.tokens + other.tokens, self.usd + other.usd, at_most=self.at_most or other.at_most)
 
     def less(self, other: Spend) -> Spend:
         """Without the other."""
-        return Spend(self.tokens - other.tokens, self.usd - other.usd)
+        return spend_of(self.tokens - other.tokens, self.usd - other.usd, at_most=self.at_most)
+
+    def to_json(self) -> dict[str, float]:
+        """For a card, and for the file of a cell that is not done."""
+        return {**self._asdict(), **({"at_most": 1.0} if self.at_most else {})}
+
+
+class MostSpend(Spend):
+    """What calls took at most."""
+
+    __slots__ = ()
+
+
+def spend_of(tokens: int, usd: float, *, at_most: bool) -> Spend:
+    """The one or the other."""
+    return (MostSpend if at_most else Spend)(tokens, usd)
 
 
 class Price(Record):
@@ -182,7 +203,7 @@ class Cap:
         cap's.
         """
         price = price or self.price
-        worst = Spend(most_in + most_out, price.of(most_in, most_out) if price else 0.0)
+        worst = MostSpend(most_in + most_out, price.of(most_in, most_out) if price else 0.0)
         while True:
             early = not self._answered and self._n_held + self._n_failed >= FIRST
             if early and not self._n_held:
@@ -220,18 +241,31 @@ SPENT = "spent.json"
 
 
 def read_spent(path: Path) -> Spend:
-    """From such a file; nothing where there is none."""
-    return Spend(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else Spend()
+    """From such a file; nothing where there is none. Raises UserError where it cannot be read."""
+    if not path.is_file():
+        return Spend()
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        tokens, usd = held["tokens"], held["usd"]
+        if type(tokens) is int and isinstance(usd, int | float) and tokens >= 0 and 0 <= usd < math.inf:
+            return spend_of(tokens, usd, at_most=bool(held.get("at_most")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        pass
+    hint = "It holds what calls have taken, for caps. Remove it to go on: those calls are then counted as nothing."
+    raise UserError("the file cannot be read", where=str(path), hint=hint)
 
 
 def kept_cap(path: Path, limits: Limits, price: Price | None) -> Cap:
     """A cap that goes on from such a file, and keeps it before and after every call."""
-    return Cap(limits, read_spent(path), lambda spend: write_text(path, json.dumps(spend._asdict())), price)
+    return Cap(limits, read_spent(path), lambda spend: write_text(path, json.dumps(spend.to_json())), price)
 
 
 def first_error(errors: Sequence[str]) -> str:
     """What went wrong, in one line: of a call that was made, where there is one."""
     found = next((error for error in errors if NONE_ANSWERED not in error), errors[0] if errors else "?")
+    if re.search(r"(?:\n|\\n)Request:", found):  # of a refused call: the request, all of it, and behind it what was said
+        said = re.split(r"\n\n|(?<!\\)\\n\\n", found.strip())[-1]
+        found = said.removesuffix("')").replace("\\'", "'") if re.match(r"\w+\(['\"]", found) else said
     if retried := re.search(r"RetryError\(<Future .* raised (\w+)>", found):
         return f"no answer after all retries ({retried[1]})"
     return (found.splitlines() or ["?"])[0][:200]
@@ -260,4 +294,4 @@ def _card_spend(folder: Path) -> Spend | None:
         if (folder / CARD).is_file():
             raise
         return None
-    return Spend(int(held.get("tokens", 0)), held.get("usd", 0.0))
+    return spend_of(int(held.get("tokens", 0)), held.get("usd", 0.0), at_most=bool(held.get("at_most")))

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from teachwhy.cli.rules_shown import show_counts, show_diff, show_plan, show_preference, show_progress, show_result, show_steps, show_table
+from teachwhy.cli.rules_shown import (
+    show_counts,
+    show_diff,
+    show_plan,
+    show_preference,
+    show_progress,
+    show_record,
+    show_result,
+    show_steps,
+    show_table,
+)
 from teachwhy.errors import EXIT_CAP
 
 if TYPE_CHECKING:
@@ -55,7 +65,7 @@ def read_rules(
         return
     listing, bound = list_rules(file)
     if format == "json":
-        typer.echo(listing.model_dump_json(by_alias=True, indent=2))
+        show_record(listing)
         return
     show_table(listing, bound)
 
@@ -87,26 +97,33 @@ def draft_reasons_of(
 ) -> None:
     """Have a model make up reasons for rules that have none, into .teachwhy/rules.yaml, marked as drafts."""
     from teachwhy.cli.app import ask, strip_controls
+    from teachwhy.errors import UserError
     from teachwhy.report.numbers import count_noun
+    from teachwhy.rules.bind import KEPT
     from teachwhy.rules.draft import N_DRAFTS, TRIES, draft_reasons, find_unreasoned, keep_drafts
+    from teachwhy.rules.read import project_of
+    from teachwhy.rules.run import lock_folder
 
-    path, rules, kept = find_unreasoned(file)
+    path, rules = find_unreasoned(file)
     if not rules:
         typer.echo(f"Every rule of {path} that has a check has a reason, or drafts of one.", err=True)
         return
     calls = f"{N_DRAFTS * len(rules)} to {TRIES * len(rules)} calls of {strip_controls(model)}"
     typer.echo(f"{count_noun(len(rules), 'rule')} of {path} without a reason: {calls}", err=True)
     ask(yes, "Start?")
-    found = draft_reasons(path, rules, model)
+    with lock_folder(project_of(path) / KEPT.parent):
+        found = draft_reasons(path, rules, model)
+        target = keep_drafts(path, found, model)
     for one in found:
         typer.echo(f"line {one.bound.rule.line}: {strip_controls(one.bound.rule.bare)}")
         for draft in one.drafts or ("(nothing that reads like a reason)",):
             typer.echo(f"  because {draft}" if one.drafts else f"  {draft}")
-    typer.echo(keep_drafts(path, found, kept, model))
-    typer.echo(
-        "Drafts are a model's guesses. Move what is true to reason:; fix never applies the others.",
-        err=True,
-    )
+    typer.echo(target)
+    typer.echo("Drafts are a model's guesses. Move what is true to reason:; fix never applies the others.", err=True)
+    failed = [f"line {one.bound.rule.line}: {one.failed}" for one in found if one.failed]
+    if failed:
+        hint = "All other drafts are kept. Type the same again: rules without a draft are asked again."
+        raise UserError(f"{strip_controls(model)} could not be asked any further: {'; '.join(failed)}", where="--model", hint=hint)
 
 
 @app.command("run")
@@ -163,21 +180,21 @@ def run_file(
     ask(yes, "Start?")
     from teachwhy.rules.page import render_rules
     from teachwhy.rules.results import results_json
-    from teachwhy.rules.run import CELLS, read_rows, run_rules
+    from teachwhy.rules.run import CELLS, lock_folder, read_rows, run_rules
 
-    output.mkdir(parents=True, exist_ok=True)
     try:
-        with show_steps() as listen:
-            results = run_rules(planned, output, budget=budget, listen=listen)
+        with lock_folder(output):
+            with show_steps() as listen:
+                results = run_rules(planned, output, budget=budget, listen=listen)
+            whole = results_json(planned, results)
+            write_text(output / "report.json", json.dumps(whole, indent=2) + "\n")
+            page = render_rules(planned, results, read_rows(output), _say_command(file, planned, output), spent_in(output / CELLS))
+            write_text(output / "report.html", page)
     except CapReached as reached:
         typer.echo(f"{reached}. With a higher one the same command goes on; nothing is asked twice.", err=True)
         raise typer.Exit(EXIT_CAP) from None
     except OSError as error:
         raise UserError(str(error), where=str(output)) from error
-    whole = results_json(planned, results)
-    write_text(output / "report.json", json.dumps(whole, indent=2) + "\n")
-    page = render_rules(planned, results, read_rows(output), _say_command(file, planned, output), spent_in(output / CELLS))
-    write_text(output / "report.html", page)
     for result in results if format == "table" else ():
         show_result(result)
     code = _show_findings(planned, whole, before, fail_on or [], format)
@@ -333,15 +350,16 @@ def prefer_steps(
     from teachwhy.files import write_text
     from teachwhy.rules.plan import Settings, plan_rules
     from teachwhy.rules.preference import measure_preference, preference_json
+    from teachwhy.rules.run import lock_folder
 
     planned = plan_rules(Path(file) if file else None, [], Settings(), asks=False)
-    output.mkdir(parents=True, exist_ok=True)
-    with show_progress() as listen:
-        found = measure_preference(
-            planned, model, output, histories=histories, wordings=wordings, pairs=pairs, seconds=seconds, listen=listen
-        )  # fmt: skip
-    whole = json.dumps(preference_json(found), indent=2)
-    write_text(output / "report.json", whole + "\n")
+    with lock_folder(output):
+        with show_progress() as listen:
+            found = measure_preference(
+                planned, model, output, histories=histories, wordings=wordings, pairs=pairs, seconds=seconds, listen=listen
+            )  # fmt: skip
+        whole = json.dumps(preference_json(found), indent=2)
+        write_text(output / "report.json", whole + "\n")
     if format == "json":
         typer.echo(whole)
         return
@@ -361,6 +379,6 @@ def count_sessions(
 
     counted = count_logs(file, sessions or [])
     if format == "json":
-        typer.echo(counted.model_dump_json(by_alias=True, indent=2))
+        show_record(counted)
         return
     show_counts(counted)

@@ -13,12 +13,21 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from teachwhy.budget import Budget
+    from teachwhy.records import Record
     from teachwhy.rules.bind import Bound
     from teachwhy.rules.listing import Listing
     from teachwhy.rules.logs import CountedLogs, CountedRule
     from teachwhy.rules.plan import RulesPlan
     from teachwhy.rules.preference import PreferenceResult, Progress
     from teachwhy.rules.run import Event, ModelResult
+
+
+def show_record(record: Record) -> None:
+    """A record as JSON; what of a path is no UTF-8 becomes question marks."""
+    import json
+
+    text = json.dumps(record.model_dump(by_alias=True), indent=2, ensure_ascii=False)
+    typer.echo(text.encode("utf-8", "replace").decode())
 
 
 def show_plan(planned: RulesPlan, budget: Budget) -> None:

@@ -96,7 +96,7 @@ class KeptRule(Record):
     @classmethod
     def _said(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """Each once, and none that says nothing."""
-        return tuple(dict.fromkeys(one.strip() for one in value if one.strip()))
+        return tuple(dict.fromkeys(fold(one) for one in value if one.strip()))
 
     @field_validator("check", mode="before")
     @classmethod
@@ -175,7 +175,7 @@ def bind_rules(rules: Sequence[Rule], kept: Kept) -> list[Bound]:
 
 def _bind(rule: Rule, kept: KeptRule | None, built_in: Mapping[str, BuiltIn]) -> Bound:
     was = kept.text if kept and kept.id != rule.id else ""
-    own = kept.reason if kept and not rule.reason else ""
+    own = fold(kept.reason) if kept and not rule.reason else ""
     reason = rule.reason or own
     source: Literal["", "file", "rules.yaml"] = "file" if rule.reason else "rules.yaml" if own else ""
     rule = rule.model_copy(update={"id": kept.id}) if kept else rule
@@ -189,6 +189,11 @@ def _bind(rule: Rule, kept: KeptRule | None, built_in: Mapping[str, BuiltIn]) ->
         if by := next((pattern for pattern in one.binds if re.search(pattern, rule.bare, re.IGNORECASE)), ""):
             return Bound(rule, one.check, name, by, was, reason, source)
     return Bound(rule, None, "", "", was, reason, source)
+
+
+def fold(text: str) -> str:
+    """On one line: a list item of the rule file ends where a line without its indent begins."""
+    return " ".join(text.split())
 
 
 def draft_kept(bound: Sequence[Bound], held: Kept) -> str:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 8
 """Of bash inside bash, and of functions that call each other."""
+MAX_COMMANDS = 10_000
+"""That are read of one text: functions and aliases can multiply them."""
+MAX_EXPANDED = 40_000
+"""Letters of a command, a value or a file of the text, variables filled in; longer ones stay as they are written, or are not known."""
 SHELLS = frozenset({"bash", "sh", "zsh", "dash", "ksh"})
 WRAPPERS: dict[str, frozenset[str]] = {
     "command": frozenset(), "builtin": frozenset(), "exec": frozenset({"-a"}), "nohup": frozenset(), "setsid": frozenset(),
@@ -61,13 +65,19 @@ class _Shell:
     """After `set -a`."""
     files: dict[str, str] = field(default_factory=dict)
     """What this text itself has written; one for all its subshells."""
+    read: list[None] = field(default_factory=list)
+    """An entry a command that was read; one for all subshells, too."""
 
     def fork(self) -> _Shell:
         copies = dict(self.exported), dict(self.local), dict(self.aliases), dict(self.functions)
-        return _Shell(*copies, self.depth, self.exports_all, self.files)
+        return _Shell(*copies, self.depth, self.exports_all, self.files, self.read)
 
     def value(self, name: str) -> str | None:
         return self.exported.get(name, self.local.get(name))
+
+    def write(self, name: str, text: str) -> None:
+        if len(text) <= MAX_EXPANDED:
+            self.files[name] = text
 
     def set(self, name: str, value: str, *, export: bool = False) -> None:
         if export or self.exports_all or name in self.exported:
@@ -100,7 +110,9 @@ def _walk_text(text: str, shell: _Shell) -> Iterator[Command]:
 def _walk(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
     kind = node.type
     if kind == "command":
-        yield from _run(node, source, shell)
+        shell.read.append(None)
+        if len(shell.read) <= MAX_COMMANDS:
+            yield from _run(node, source, shell)
     elif kind == "redirected_statement":
         yield from _redirected(node, source, shell)
     elif kind in ("subshell", "command_substitution", "process_substitution"):
@@ -211,7 +223,7 @@ def _write(command: Command, files: list[Node], source: bytes, shell: _Shell) ->
         if found[1] == "/dev/null" or name == "cat":
             command = command._replace(hidden=True)
         if name in ("cat", "echo", "printf"):
-            shell.files[found[1].strip("'\"")] = shell.files.get(found[1], "") + _writes(command)
+            shell.write(found[1].strip("'\""), shell.files.get(found[1], "") + _writes(command))
     return command
 
 
@@ -239,6 +251,7 @@ def _run(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
     """A simple command: what its words run first, then itself, then what it runs."""
     own: dict[str, str] = {}
     words: list[str] = []
+    named: list[Node] = []
     fed = ""
     for place, part in enumerate(node.children):
         if part.type == "herestring_redirect":
@@ -256,9 +269,12 @@ def _run(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
         else:
             yield from _walk(part, source, shell)  # substitutions inside words
             words.append(_word(part, source, shell))
+            named.append(part)
     if not words:
         return
     text = _source(node, source)
+    if sum(map(len, words)) > MAX_EXPANDED:
+        words = [_source(part, source) for part in named]
     if words[0] in shell.aliases:
         inner = shell.fork()
         inner.aliases.pop(words[0])
@@ -288,7 +304,8 @@ def _run(node: Node, source: bytes, shell: _Shell) -> Iterator[Command]:
 
 def _named_files(command: Command, shell: _Shell) -> str:
     """What stands in files that this text wrote and that a command names: `git commit -F message`."""
-    return "\n".join(shell.files[word] for word in command.argv[1:] if word in shell.files)
+    found = [shell.files[word] for word in command.argv[1:] if word in shell.files]
+    return "\n".join(found) if sum(map(len, found)) <= MAX_EXPANDED else ""
 
 
 def _expand(argv: tuple[str, ...], env: dict[str, str], text: str, shell: _Shell) -> Iterator[Command]:
@@ -436,7 +453,8 @@ def _word(node: Node, source: bytes, shell: _Shell) -> str:
     if kind in ("string", "translated_string"):
         return _string(node, source, shell)
     if kind in ("concatenation", "command_name"):
-        return "".join(_word(part, source, shell) for part in node.named_children) if node.named_children else text
+        parts = [_word(part, source, shell) for part in node.named_children]
+        return "".join(parts) if parts and sum(map(len, parts)) <= MAX_EXPANDED else text
     if kind in ("simple_expansion", "expansion"):
         name = text[1:].strip("{}")
         value = shell.value(name) if re.fullmatch(r"\w+", name) else None
@@ -455,6 +473,8 @@ def _string(node: Node, source: bytes, shell: _Shell) -> str:
             place = part.end_byte
             parts.append(f"\0{_word(part, source, shell)}\0")  # what was filled in is not unescaped
     parts.append(source[place : max(place, node.end_byte - 1)].decode("utf-8", "replace"))
+    if sum(map(len, parts)) > MAX_EXPANDED:
+        return _source(node, source)
     whole = "".join(parts).split("\0")
     literal = [re.sub(r'\\([$`"\\\n])', lambda found: "" if found[1] == "\n" else found[1], text) for text in whole[::2]]
     filled = whole[1::2]

@@ -44,7 +44,7 @@ def find_span(text: str, rule: Rule) -> tuple[int, int]:
     lines = text.split("\n")
     begin = sum(len(line) + 1 for line in lines[: rule.line - 1])
     words = [re.escape(word) for word in rule.text.split()]
-    found = re.compile(r"(?:\s+(?:[-*+]|\d+[.)])\s+|\s+)".join(words)).search(text, begin)
+    found = re.compile(r"\\?(?:\s+(?:[-*+]|\d+[.)])\s+|\s+)".join(words)).search(text, begin)
     if not words or not found or text.count("\n", begin, found.start()) > MOST_LINES:
         raise UserError("the rule does not stand there any more", where=f"{rule.file}:{rule.line}", hint="Read the file again.")
     return found.span()

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
 from teachwhy.errors import EXIT_FINDINGS, EXIT_INCONCLUSIVE, EXIT_OK, UserError
 from teachwhy.rules.fix import read_json
 from teachwhy.rules.results import SCHEMA
@@ -15,7 +17,7 @@ from teachwhy.rules.results import SCHEMA
 Kind = Literal["broken", "regression", "inconclusive"]
 OPEN = ("need more", "no ruling")
 """Rulings that are none."""
-_NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Finding(NamedTuple):
@@ -34,11 +36,53 @@ def read_baseline(path: Path) -> dict[str, Any]:
     """An earlier report.json. Raises UserError."""
     hint = "Name the report.json of an earlier run; its models and rules are looked up in it."
     found = read_json(path, SCHEMA, "there is no such file", hint=hint)
+    if found["schema"] != SCHEMA:
+        raise UserError(f"the file is not of the schema {SCHEMA}", where=str(path), hint=hint)
     try:
-        _rates(found)
-    except (LookupError, TypeError):
-        raise UserError("the file is not a whole report", where=str(path), hint=hint) from None
+        _Report.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        says = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(f"the file is not a whole report: {says}", where=str(path), hint=hint) from None
     return found
+
+
+class _Part(BaseModel):
+    """What is used of a report; the rest may be whatever it is."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Rate(_Part):
+    n: int = Field(ge=0)
+    broken: int = Field(ge=0)
+    low: float | None = Field(allow_inf_nan=False)
+    high: float | None = Field(allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _has_limits(self) -> _Rate:
+        if self.n and (self.low is None or self.high is None):
+            raise ValueError("steps were read, and there are no limits")
+        return self
+
+
+class _Conditions(_Part):
+    bare: _Rate
+
+
+class _Rule(_Part):
+    id: str
+    conditions: _Conditions
+
+
+class _Model(_Part):
+    model: str
+    judged: bool
+    rules: list[_Rule]
+
+
+class _Report(_Part):
+    models: list[_Model]
 
 
 def _rates(report: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -116,7 +160,7 @@ def _property(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without what XML forbids and what a terminal would obey."""
+    """Without what XML forbids, what a terminal would obey, and marks that turn the direction of writing."""
     return _NOT_XML.sub("", text)
 
 

@@ -7,13 +7,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from teachwhy.errors import UserError
 from teachwhy.files import hash_file, parse_record
 from teachwhy.rules.bind import Bound, Kept, Wording, bind_rules, read_kept
 from teachwhy.rules.conditions import count_lengths, find_span
 from teachwhy.rules.hooks import Hook, make_hook
+from teachwhy.rules.listing import collect_rules
 from teachwhy.rules.plan import HOST, RulesPlan, Settings, Tested
 from teachwhy.rules.read import Rule, project_of, read_rule_file
 
@@ -50,6 +53,20 @@ class Fix(NamedTuple):
     """What to know before either is used."""
 
 
+class _Planned(BaseModel):
+    """What is used of plan.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    file: str
+    path: str = ""
+    sha256: str
+    models: list[str]
+    settings: Settings
+    drafted: list[str] = []
+    rules: dict[str, Annotated[list[Wording], Field(min_length=1)]]
+
+
 class _Advised(NamedTuple):
     bound: Bound
     wording: Wording
@@ -69,7 +86,7 @@ class _Advised(NamedTuple):
 def fix_rules(folder: Path) -> Fix:
     """What the run in a folder advises for its rule file. Raises UserError where the run is not finished or the file has changed since."""
     plan, report = read_run(folder)
-    path = next((path for name in ("file", "path") if (path := Path(plan.get(name, ""))).is_file()), Path(plan["file"]))
+    path = _find_file(plan)
     if not path.is_file():
         raise UserError(
             "the run's rule file is not there", where=str(path), hint="Has it been moved? Run the rules again: teachwhy rules run"
@@ -78,7 +95,8 @@ def fix_rules(folder: Path) -> Fix:
         hint = "What was measured is not what stands there now. Run the rules again: teachwhy rules run"
         raise UserError("the rule file has changed since the run", where=str(path), hint=hint)
     root = project_of(path)
-    bounds = {one.rule.id: one for one in reversed(bind_rules(read_rule_file(path)[0].rules, read_kept(root) if path != HOST else Kept()))}
+    kept = read_kept(root) if path != HOST else Kept()
+    bounds = {one.rule.id: one for one in reversed(bind_rules(collect_rules(read_rule_file(path)[:1], kept), kept))}
     wordings = {key: [parse_record(Wording, one, where=str(folder / PLAN)) for one in held] for key, held in plan["rules"].items()}
     advised = list(_find_advised(report, bounds, wordings, plan.get("drafted", ())))
     edits = tuple(_make_edit(one) for one in advised if one.adds and path != HOST)  # that file is nobody's
@@ -92,15 +110,27 @@ def fix_rules(folder: Path) -> Fix:
     return Fix(path, root, diff, edits, hooks, tuple(notes))
 
 
+def _find_file(plan: Mapping[str, Any]) -> Path:
+    """The file that was measured: of the two names that the run knows it by, the one with its contents."""
+    named = [path for name in ("path", "file") if (path := Path(str(plan.get(name, "")))).is_file()]
+    return next((path for path in named if hash_file(path) == plan["sha256"]), next(iter(named), Path(plan["file"])))
+
+
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(plan.json, report.json) of a finished run. Raises UserError."""
     plan = read_json(folder / PLAN, "teachwhy.rules.plan/", "there is no run in this folder", hint="Name the folder of teachwhy rules run.")
     hint = "Type the command of the run again: it goes on where it stopped."
+    try:
+        _Planned.model_validate(plan)
+    except ValidationError as error:
+        where, says = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        raise UserError(f"the file is damaged: {where}: {says}", where=str(folder / PLAN), hint=f"Remove it. {hint}") from None
     report = read_json(folder / REPORT, "teachwhy.rules.run/", "the run is not finished: it has no report", hint=hint)
     try:
         done = [(one["model"], {rule["id"] for rule in one["rules"]}) for one in report["models"]]
         asked = [(model, set(plan["rules"])) for model in plan["models"]]
-        whole = (report["sha256"], done) == (plan["sha256"], asked)
+        ruled = all(isinstance(rule["ruling"], str) for one in report["models"] for rule in one["rules"])
+        whole = ruled and (report["sha256"], done) == (plan["sha256"], asked)
     except (LookupError, TypeError):
         whole = False
     if not whole:

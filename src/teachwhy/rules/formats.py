@@ -167,7 +167,7 @@ def read_codex(row: Mapping[str, Any]) -> Iterator[Piece]:
     if not isinstance(item, dict) or not isinstance(inner, str):
         yield Odd("Codex item of another form")
     elif inner == "message":
-        yield from _read_codex_message(item)
+        yield from _read_codex_message(item, _words(row.get("timestamp")))
     elif inner in ("function_call", "local_shell_call"):
         yield from _read_codex_call(item)
     elif inner == "custom_tool_call":
@@ -179,7 +179,7 @@ def read_codex(row: Mapping[str, Any]) -> Iterator[Piece]:
         yield _odd("Codex item", inner)
 
 
-def _read_codex_message(item: Mapping[str, Any]) -> Iterator[Piece]:
+def _read_codex_message(item: Mapping[str, Any], stamp: str) -> Iterator[Piece]:
     content, role = item.get("content"), item.get("role")
     if isinstance(content, str):
         content = [{"text": content}]
@@ -188,7 +188,8 @@ def _read_codex_message(item: Mapping[str, Any]) -> Iterator[Piece]:
         return
     texts = [_words(part.get("text")) for part in content if isinstance(part, dict)]
     if role == "assistant" and any(texts):
-        yield Part("\n".join(texts), ())
+        text = "\n".join(texts)
+        yield Part(text, (), key=_words(item.get("id")) or (f"{stamp} {text}" if stamp else ""))
     elif role == "user":
         yield from _say(texts)
 

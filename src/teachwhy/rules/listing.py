@@ -52,12 +52,9 @@ class Listing(Record):
 
 def list_rules(file: Path | None) -> tuple[Listing, list[Bound]]:
     """The rules of a file, or of the nearest rule files. Raises UserError where there is none, or nothing reads like a rule."""
-    files: list[RuleFile] = []
-    for path in [file] if file else find_rule_files(Path.cwd()):
-        files += [one for one in read_rule_file(path) if one.path not in {held.path for held in files}]
-    rules = [rule for one in files for rule in one.rules]
+    files = read_files(file)
     kept = read_kept(project_of(Path(files[0].path)))
-    rules += _by_hand(kept, rules, files)
+    rules = collect_rules(files, kept)
     if not rules:
         hint = "A rule is a line or a list item that says what to do: “Always use NO_COLOR=1”, “Never push without asking”."
         raise UserError("no line reads like a rule", where=files[0].path, hint=hint)
@@ -66,17 +63,32 @@ def list_rules(file: Path | None) -> tuple[Listing, list[Bound]]:
     return _listing(files, bound, [f"{KEPT}, {one.id}: no rule of the file is like it" for one in unmatched]), bound
 
 
+def read_files(file: Path | None) -> list[RuleFile]:
+    """A file with what it imports, or the nearest rule files: each once. Raises UserError."""
+    files: list[RuleFile] = []
+    for path in [file] if file else find_rule_files(Path.cwd()):
+        files += [one for one in read_rule_file(path) if one.path not in {held.path for held in files}]
+    return files
+
+
+def collect_rules(files: Sequence[RuleFile], kept: Kept) -> list[Rule]:
+    """The rules of files, in their order, then those that rules.yaml adds by hand."""
+    rules = [rule for one in files for rule in one.rules]
+    return rules + _by_hand(kept, rules, files)
+
+
 def _by_hand(kept: Kept, rules: Sequence[Rule], files: Sequence[RuleFile]) -> list[Rule]:
     """Entries of rules.yaml that stand in a file and were not read as rules."""
     known = {rule.id for rule in rules} | {rule.bare for rule in rules}
     found = []
     for one in kept.rules:
-        if one.id in known or one.text in known or not one.text.strip():
+        text = one.text.strip()
+        if one.id in known or text in known or not text:
             continue
         for file in files:
-            lines = Path(file.path).read_text(encoding="utf-8-sig").splitlines()
-            if place := next((number for number, line in enumerate(lines, 1) if one.text in line), 0):
-                found.append(Rule(id=one.id, file=file.path, line=place, text=one.text, bare=one.text))
+            lines = Path(file.path).read_text(encoding="utf-8-sig").split("\n")
+            if place := next((number for number, line in enumerate(lines, 1) if text in line), 0):
+                found.append(Rule(id=one.id, file=file.path, line=place, text=text, bare=text))
                 break
     return found
 

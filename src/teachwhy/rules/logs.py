@@ -15,7 +15,7 @@ from teachwhy.records import Record
 from teachwhy.rules.bind import Bound
 from teachwhy.rules.checks import Check, Reading, Step, read_step
 from teachwhy.rules.formats import Odd, Said, clean
-from teachwhy.rules.listing import Listing, list_rules
+from teachwhy.rules.listing import Listing, ask_git, list_rules
 from teachwhy.rules.read import project_of
 from teachwhy.rules.second import read_again
 from teachwhy.rules.spans import Span, read_spans
@@ -135,6 +135,9 @@ def _prepare(bound: Sequence[Bound]) -> tuple[list[_Count], list[str]]:
         spans = read_spans(Path(file), [one.rule for one, _ in tested]) if tested else {}
         if spans is None:
             notes.append(f"{file} is in no commit: it is not known since when its rules stand there, and every session counts.")
+        elif spans and (ask_git(Path(file).resolve().parent, "rev-parse", "--is-shallow-repository") or "").strip() == "true":
+            says = "is in a shallow clone: when its rules came is not known from before its first commit, and earlier steps are left out."
+            notes.append(f"{file} {says} Type: git fetch --unshallow")
         for one, check in tested:
             own = spans[one.rule.id] if spans is not None else None
             held = counts.setdefault(one.rule.id, _Count(one, check, own))

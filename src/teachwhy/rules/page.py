@@ -8,13 +8,13 @@ from typing import Any
 
 from teachwhy.budget import Spend
 from teachwhy.report.charts import Bar, draw_bars
-from teachwhy.report.numbers import MINUS, count_noun, format_count, format_interval, format_signed
+from teachwhy.report.numbers import MINUS, count_noun, format_count, format_interval, format_p, format_signed
 from teachwhy.report.page import Block, Callout, Code, Column, Details, Facts, Prose, Section, Table, render_page
 from teachwhy.rules.across import over_models, over_rules
 from teachwhy.rules.conditions import PREFERRED
 from teachwhy.rules.plan import RulesPlan
 from teachwhy.rules.replay import MAX_NEW, TEMPERATURE
-from teachwhy.rules.ruling import Counted, Looks, Z
+from teachwhy.rules.ruling import AnyTime, Counted, Looks, Z
 from teachwhy.rules.run import DESIGN, ModelResult, RuleOutcome, RuleResult
 
 SHOWN = 5
@@ -77,7 +77,7 @@ def _advice(results: Sequence[ModelResult]) -> list[Block]:
         blocks.append(Table(columns, table_rows, "Broken steps of those that were read."))
         if over := over_rules(result):
             p = (
-                f"p {over.p:.3f}, flipping the sign of each rule's difference"
+                f"p {format_p(over.p)}, flipping the sign of each rule's difference"
                 if over.p is not None
                 else "under 5 rules, so no p over rules"
             )
@@ -91,7 +91,7 @@ def _advice(results: Sequence[ModelResult]) -> list[Block]:
             Column("models", "n"),
             *(Column(name, "measure") for name in ("some model", "every model", "they differ")),
         )
-        lines = tuple((one.rule, str(one.n), *(f"{p:.3f}" for p in (one.some, one.every, one.heterogeneity))) for one in over_all)
+        lines = tuple((one.rule, str(one.n), *(format_p(p) for p in (one.some, one.every, one.heterogeneity))) for one in over_all)
         blocks.append(
             Table(
                 columns,
@@ -114,9 +114,11 @@ def _evidence(found: Sequence[tuple[ModelResult, RuleResult]], rows: Sequence[Ru
         for each in one.comparisons
     ]
     names = list(dict.fromkeys(bar.name for bar in bars))
+    anytime = any(isinstance(one.measure, AnyTime) for _, one in found)
+    holds = "at every moment at once (95 %)" if anytime else "at the look at which the run stopped (95 % over all looks together)"
     caption = (
-        "Difference in the share of broken steps, in percentage points. Mark: the estimate; bar: an interval that holds at the look at "
-        "which the run stopped (95 % over all looks together); of none less bare, from the screen alone, 95 %."
+        "Difference in the share of broken steps, in percentage points. Mark: the estimate; bar: an interval that holds "
+        f"{holds}; of none less bare, from the screen alone, 95 %."
     )
     blocks: list[Block] = [Prose(f"{result.model}: {one.ruling.kind}. {one.ruling.says}") for result, one in found]
     blocks.append(
@@ -238,7 +240,10 @@ def _again(plan: RulesPlan, command: str, spent: Spend) -> list[Block]:
         "looks": f"{len(DESIGN.upper)}, error {DESIGN.alpha:.0%} over all of them, two-sided"
         if plan.settings.stop == "looks"
         else "at any moment, by betting; error 5 % over all of them",
-        "tokens of all calls": format_count(spent.tokens) + (f", {spent.usd:.2f} USD" if spent.usd else ""),
+        "tokens of all calls": ("at most " if spent.at_most else "")
+        + format_count(spent.tokens)
+        + (f", {spent.usd:.2f} USD" if spent.usd else "")
+        + ("; of calls that failed or were cut off it is the most that they may have taken" if spent.at_most else ""),
     }
     blocks: list[Block] = [Code(command), Facts(tuple(facts.items()))]
     if plan.left_out:

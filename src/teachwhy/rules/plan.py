@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,10 +13,11 @@ from teachwhy.files import canonical_json, derive_seed, hash_text
 from teachwhy.models.builtin import ALIASES
 from teachwhy.models.roles import check_subject
 from teachwhy.records import Record
-from teachwhy.rules.bind import Bound, BuiltIn, Kept, KeptRule, Wording, bind_rules, read_built_in, read_kept
+from teachwhy.rules.bind import Bound, BuiltIn, Kept, KeptRule, Wording, bind_rules, fold, read_built_in, read_kept
 from teachwhy.rules.conditions import ALLOWED, Condition, count_lengths, find_span, wordings_of
 from teachwhy.rules.histories import DROPPED, PLACE, History, make_histories
-from teachwhy.rules.read import find_rule_files, project_of, read_rule_file
+from teachwhy.rules.listing import collect_rules, read_files
+from teachwhy.rules.read import project_of
 from teachwhy.rules.replay import MAX_NEW, Probe, build_request
 from teachwhy.shipped import ROOT
 
@@ -172,15 +174,19 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
     if not 0 < settings.tolerance < 1:
         raise UserError("a tolerance lies between 0 and 1", where="--tolerate", hint="2 % is 0.02.")
     file = HOST if file is not None and str(file) == "builtin" else file
-    path = file or find_rule_files(Path.cwd())[0]
-    read = read_rule_file(path)[0]
+    files = read_files(file)
+    read = files[0]
+    path = file or Path(read.path)
     kept = read_kept(project_of(path)) if path != HOST else Kept()
     own = {rule.id: rule for rule in kept.rules}
     built_in = read_built_in()
     text = path.read_text(encoding="utf-8-sig")
     rules, left_out, apart = [], [], []
-    for bound in bind_rules(read.rules, kept):
+    for bound in bind_rules(collect_rules(files, kept), kept):
         place = f"line {bound.rule.line}: {bound.rule.bare[:60]}"
+        if bound.rule.file != read.path:
+            left_out.append(f"{bound.rule.file}, {place}: {_say_elsewhere(bound)}")
+            continue
         if bound.check is None or bound.rule.note:
             left_out.append(f"{place}: {bound.rule.note or 'no check'}")
             continue
@@ -208,8 +214,18 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
                 apart.append(f"{place}: {says}")
     if not rules:
         hint = "Type: teachwhy rules read; or test the built-in rules: teachwhy rules run builtin --model MODEL"
-        raise UserError("no rule of this file can be tested: " + "; ".join(left_out[:3]), where=str(path), hint=hint)
+        why = "; ".join(left_out[:3]) or "no line reads like a rule"
+        raise UserError(f"no rule of this file can be tested: {why}", where=str(path), hint=hint)
     return RulesPlan(path, path.name, text, read.sha256, tuple(models), settings, tuple(rules), tuple(left_out), tuple(apart))
+
+
+def _say_elsewhere(bound: Bound) -> str:
+    """Why a rule of an import, or of another rule file, is not tested: one file is changed at a time."""
+    if bound.check is None or bound.rule.note:
+        return bound.rule.note or "no check"
+    place = Path(bound.rule.file)
+    near = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+    return f"stands in {near}: type teachwhy rules run {shlex.quote(str(near))}"
 
 
 def _refuse_copies(tested: Tested, text: str, name: str, conditions: Sequence[Condition]) -> None:
@@ -241,7 +257,7 @@ def _prepare(bound: Bound, own: KeptRule | None, built_in: dict[str, BuiltIn], s
     jobs = own.jobs if own and own.jobs else tuple(job.ask for job in known.jobs) if known else ()
     slots = dict(known.slots) if known else {}
     destructive = bool((own and own.destructive) or (known and known.destructive))
-    wordings = tuple(wordings_of(bound, built_in, filler=own.filler if own else "", drafts=own.drafts if own else ()))
+    wordings = tuple(wordings_of(bound, built_in, filler=fold(own.filler) if own else "", drafts=own.drafts if own else ()))
     drafted = bool(own and own.drafts and not bound.reason and not known)
     screen, confirm = (tuple(make_histories(bound.rule.id, jobs, slots, seed=derive_seed(seed, stage))) for stage in ("screen", "confirm"))
     dropped = make_histories(bound.rule.id, jobs, slots, n=DROPPED_STEPS, seed=derive_seed(seed, "dropped"), strata=(DROPPED,))

@@ -343,6 +343,9 @@ def _keep_about(plan: RulesPlan, model: str, weights: Path, folder: Path) -> Non
     texts = [[one.id, [word.model_dump() for word in one.wordings], repr(one.confirm), repr(pairs_of(one))] for one in plan.rules]
     key, weigh = hash_text(canonical_json([plan.sha256, texts])), hash_model(weights)
     held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"schema": SCHEMA, "key": key, "models": {}}
+    if other := next((name for name in ("plan.json", "study.yaml", "cells") if (folder / name).exists()), ""):
+        says = "the folder holds a run of rules or of a study, whose report would be overwritten"
+        raise UserError(says, where=str(folder / other), hint="Name another folder with --output.")
     strange = not path.is_file() and (folder / ROWS).is_file()
     if strange or held["key"] != key or held["models"].get(model, weigh) != weigh:
         hint = "Name another folder."

@@ -160,6 +160,8 @@ def _read_text(path: Path) -> str:
         raise UserError(f"the file is no text in UTF-8 (byte {error.start:,})", where=str(path), hint=hint) from None
     if "\0" in text:
         raise UserError("the file is binary", where=str(path), hint="Name a text file: AGENTS.md, CLAUDE.md, an .mdc file.")
+    if re.search(r"\r(?!\n)", text):
+        raise UserError("a line ends with a carriage return alone", where=str(path), hint="Save the file with line ends LF or CRLF.")
     return text
 
 
@@ -225,7 +227,9 @@ def _blocks(text: str) -> Iterator[_Block]:
         }.get(token.type, 0)
         if token.type == "inline" and not quoted and token.map:
             for number, part in _lines(token.content) if not level else [(0, token.content)]:
-                yield _Block(" ".join(part.split()), token.map[0] + 1 + offset + number, level)
+                words = re.sub(r"\\\n", "\n", part).split()  # a line that is broken with a backslash
+                own = re.sub(r"^\[[ xX]\] ", "", " ".join(words))  # a box to tick is no part of the rule
+                yield _Block(own, token.map[0] + 1 + offset + number, level)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -260,14 +264,25 @@ def _directives(block: _Block) -> Iterator[tuple[str, int]]:
 
 
 def _is_rule(text: str) -> bool:
-    plain = _plain(text)
-    plain = _LABEL.sub("", plain)
+    plain = _LABEL.sub("", re.sub(r"\*\*|__", "", text).strip())
     return len(plain.split()) >= 2 and not plain.endswith(":") and bool(_DIRECTIVE.search(plain.rstrip(".!")))
 
 
+_CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)")
+_BOLD = re.compile(
+    r"""(?<![\w/*\\])\*\*(?=[^\s*])((?:(?!\*\*).)*?[^\s*])\*\*(?![\w/*])  # **always**; not packages/**/src
+    |(?<![\w\\])__(?=[^\s_])((?:(?!__).)*\s(?:(?!__).)*[^\s_]|always|do|must|never|not?|only)__(?!\w)  # not __init__.py
+    |^\*\*(?=\w)|(?<=[\w.!?`)])\*\*$""",  # of what is bold over two sentences, one half
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
 def _plain(text: str) -> str:
-    """Without Markdown's marks at the start and its stars."""
-    return re.sub(r"\*\*|__|^\[[ xX]\]\s+", "", text).strip()
+    """Without the marks of bold type; code and marks that stand alone stay to the letter."""
+    code = [found[0] for found in _CODE.finditer(text)]
+    parts = iter(code)
+    plain = _BOLD.sub(lambda found: found[1] or found[2] or "", _CODE.sub("`\0`", text))
+    return re.sub("`\0`", lambda found: next(parts, ""), plain).strip()
 
 
 def split_reason(text: str) -> tuple[str, str, Form]:
@@ -291,7 +306,7 @@ def split_reason(text: str) -> tuple[str, str, Form]:
 
 
 def _tidy(text: str) -> str:
-    return text.strip().rstrip(".;,: ").strip()
+    return text.strip().rstrip(".;,:! ").strip()
 
 
 def name_rule(bare: str) -> str:

@@ -50,7 +50,7 @@ class Counted(NamedTuple):
     n: Floats
     """Steps that were read."""
     acted: int
-    """Steps with a command or with what the rule asks for."""
+    """Steps that were an opportunity: the rule was kept or broken. `acted` of outcomes.csv is whether any command was run."""
     missing: int = 0
     """Steps that were not read: dead or cut off."""
     marks: Mapping[str, int] = {}
@@ -197,6 +197,8 @@ def rule_on(
     best = min(confirmed, key=lambda name: counts[name].rate)
     if (low := measure.rate(counts[best]).low) > tolerance:
         return Ruling("make a hook", f"However it is said, it is broken in at least {low:.1%} of steps ({best}).")
+    if isinstance(measure, AnyTime):
+        return Ruling("need more", "More steps are wanting; under --stop any it cannot be said how many.")
     more = sessions_wanting(counts, design, tolerance)
     if not more:
         return Ruling("need more", "No number of steps that can be advised would tell.")

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from teachwhy.budget import SPENT, Budget, Cap, first_error, kept_cap, spent_in
 from teachwhy.errors import CAP_WORDS, CapReached, UserError
-from teachwhy.files import CARD, canonical_json, code_commit, hash_text, library_versions, now, publish, write_card, write_csv, write_text
+from teachwhy.files import (
+    CARD,
+    canonical_json,
+    code_commit,
+    explain_os_error,
+    hash_text,
+    library_versions,
+    now,
+    publish,
+    read_card,
+    write_card,
+    write_csv,
+    write_text,
+)  # fmt: skip
 from teachwhy.models.roles import open_subject
 from teachwhy.records import Card, Counts, Record
 from teachwhy.rules import recall, replay
+from teachwhy.rules.fix import read_json
 from teachwhy.rules.plan import ROUNDS, RulesPlan, Stage, Tested
 from teachwhy.rules.ruling import ACTS, AnyTime, Comparison, Counted, Looks, Ruling, Z, compare, pair_rates, rule_on
 from teachwhy.sequential import look, plan_looks
 
 CELLS, CALLS, OUTCOMES, RECALL, PLAN = "cells", "calls", "outcomes.csv", "recall.csv", "plan.json"
 DESIGN = plan_looks(ROUNDS)
+T = TypeVar("T")
 
 
 class RuleOutcome(Record):
@@ -48,6 +65,7 @@ class RuleOutcome(Record):
     """What the two detectors read; where they differ, `third` is what running the commands showed, if there is a sandbox."""
     third: str
     acted: bool
+    """Whether it ran a shell command, of whatever kind; `acted` of report.json counts opportunities."""
     status: str
     """ok, truncated, dead."""
     evidence: str
@@ -110,10 +128,31 @@ def run_rules(plan: RulesPlan, folder: Path, *, budget: Budget, listen: Listener
     return results
 
 
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Held while a process works in a folder, which is made. Raises UserError when another one does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        hint = "Wait for it, or name another folder with --output."
+        raise UserError("another process is at work on rules in this folder", where=str(folder), hint=hint) from None
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _keep_plan(plan: RulesPlan, folder: Path) -> None:
     path = folder / PLAN
     if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8")).get("key")
+        hint = (
+            f"If it is a run of rules, remove {PLAN} and type the same again: what is done is kept. Else name another folder with --output."
+        )
+        held = read_json(path, "teachwhy.rules.plan/", "there is no such file", hint=hint).get("key")
         if held != plan.key:
             raise UserError(
                 "the folder holds a run of other rules, models or settings", where=str(folder), hint="Name another folder with --output."
@@ -245,7 +284,19 @@ def ask(
     cell = folder / CELLS / f"{stage}-{hash_text(canonical_json(about))[:16]}"
     if not (cell / CARD).is_file():
         _ask_anew(plan, folder, cell, model, stage, number, probes, budget, listen)
-    return list(_read_csv(cell / OUTCOMES))
+    return _read_cell(cell, OUTCOMES, _read_csv)
+
+
+def _read_cell(cell: Path, name: str, read: Callable[[Path], Iterable[T]]) -> list[T]:
+    """The rows of a cell that is done. Raises UserError where they are not all there."""
+    hint = f"Remove the folder {cell} and type the same again: its steps are asked again, all else is kept."
+    try:
+        rows = list(read(cell / name))
+    except (OSError, ValueError, LookupError, csv.Error) as error:
+        raise UserError(f"the file cannot be read: {str(error).splitlines()[0]}", where=str(cell / name), hint=hint) from None
+    if len(rows) != (n := read_card(cell).counts.in_):
+        raise UserError(f"the file has {len(rows)} rows and should have {n}", where=str(cell / name), hint=hint)
+    return rows
 
 
 def _ask_anew(
@@ -275,7 +326,7 @@ def ask_recall(
             found = recall.read_recall(log)
             write_csv(part / RECALL, tuple(recall.Recall.model_fields), found)
             _write_card(part, log, plan, model, "recall", 0, len(found), {}, sum(row.named is None for row in found))
-    return recall.read_recall_csv(cell / RECALL)
+    return _read_cell(cell, RECALL, recall.read_recall_csv)
 
 
 def choose_steps(plan: RulesPlan, rows: Sequence[RuleOutcome], rounds: dict[str, int]) -> dict[str, tuple[replay.Probe, recall.Verdict]]:
@@ -316,11 +367,12 @@ def _asked(
         os.environ["INSPECT_CACHE_DIR"] = str(part / CALLS)
         replay.listeners[:] = [tell]
         try:
-            _, logs = inspect_ai.eval_set(
-                task, log_dir=str(part / "logs"), model=subject, display="none", max_samples=min(100, n), retry_attempts=0,
-                retry_immediate=False, fail_on_error=False, log_format="eval", log_level="error", score_display=False,
-                log_realtime=False,
-            )  # fmt: skip
+            with redirect_stdout(io.StringIO()):  # it says when it is done, between what is printed for programs
+                _, logs = inspect_ai.eval_set(
+                    task, log_dir=str(part / "logs"), model=subject, display="none", max_samples=min(100, n), retry_attempts=0,
+                    retry_immediate=False, fail_on_error=False, log_format="eval", log_level="error", score_display=False,
+                    log_realtime=False,
+                )  # fmt: skip
         finally:
             replay.listeners.clear()
             del os.environ["INSPECT_CACHE_DIR"]
@@ -350,7 +402,7 @@ def _write_card(
             kind="rules", name=f"{stage} {number} of {model}", created=now(), inputs={"file": plan.sha256, "plan": plan.key},
             settings=settings, seed=plan.settings.seed, versions=library_versions(), commit=code_commit(),
             counts=Counts(in_=n, kept=n - n_dead - sum(lost.values()), rejected=lost, failed=n_dead),
-            spend=replay.cap.used._asdict(), seconds=(ended - began).total_seconds(), machine={}, details={},
+            spend=replay.cap.used.to_json(), seconds=(ended - began).total_seconds(), machine={}, details={},
         ),
     )  # fmt: skip
 
@@ -381,7 +433,9 @@ COLUMNS = tuple(RuleOutcome.model_fields)
 def read_rows(folder: Path) -> list[RuleOutcome]:
     """All rows of a run's cells, in order of the cells' names."""
     cells = sorted((folder / CELLS).iterdir()) if (folder / CELLS).is_dir() else []
-    return [row for cell in cells if (cell / CARD).is_file() and (cell / OUTCOMES).is_file() for row in _read_csv(cell / OUTCOMES)]
+    return [
+        row for cell in cells if (cell / CARD).is_file() and (cell / OUTCOMES).is_file() for row in _read_cell(cell, OUTCOMES, _read_csv)
+    ]
 
 
 def _read_csv(path: Path) -> Iterable[RuleOutcome]:

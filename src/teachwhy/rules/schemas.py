@@ -26,6 +26,7 @@ class Rate(BaseModel):
     n: int
     broken: int
     acted: int
+    """Steps that were an opportunity: the rule was kept or broken."""
     missing: int
     rate: float | None
     low: float | None

@@ -59,6 +59,9 @@ class _Draft:
     texts: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     copied: bool = True
+    """Of its calls, and of its text where the log names what belongs to one answer."""
+    text_copied: bool = True
+    """Of other text; it decides where there is no call, since a log that goes on with another may date it anew."""
 
 
 def find_logs(places: Sequence[Path]) -> list[Path]:
@@ -118,7 +121,11 @@ def read_log(path: Path, seen: set[str]) -> Iterator[LoggedStep | Said | Odd]:
 
 
 def _add(draft: _Draft, part: Part, line: int, seen: set[str]) -> Iterator[Odd]:
-    draft.copied &= bool(part.key) and part.key in seen
+    known = bool(part.key) and part.key in seen
+    if part.answer or part.commands:
+        draft.copied &= known
+    else:
+        draft.text_copied &= known
     seen.add(part.key)
     draft.texts.append(part.message)
     for command in part.commands:
@@ -132,7 +139,8 @@ def _close(drafts: dict[str, _Draft], agent: str) -> Iterator[LoggedStep]:
     if draft := drafts.pop(agent, None):
         message = "\n".join(text for text in draft.texts if text)
         if message or draft.calls:
-            yield LoggedStep(message, tuple(draft.calls), draft.seconds, draft.line, agent, draft.copied)
+            copied = draft.copied and (draft.text_copied or bool(draft.calls))
+            yield LoggedStep(message, tuple(draft.calls), draft.seconds, draft.line, agent, copied)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Odd]]:
