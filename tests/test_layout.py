@@ -33,7 +33,8 @@ PUBLIC = {
     "errors": """EXIT_OK EXIT_FINDINGS EXIT_USAGE EXIT_INCONCLUSIVE EXIT_CAP EXIT_INTERRUPTED CAP_WORDS
         TeachwhyError UserError LeakError MissingExtra CellFailed CapReached""",
     "files": """CARD T cache_dir canonical_json changed_files cell_id code_commit derive_seed explain_os_error hash_file hash_folder
-        hash_text library_versions now parse_record publish read_card read_jsonl read_yaml write_card write_csv write_jsonl write_text""",
+        hash_text library_versions now parse_record publish read_card read_jsonl read_yaml write_card write_csv write_jsonl write_text
+        lock_folder""",
     "shipped": "ROOT data_files find shipped_hash shipped_path",
     "cli": "main",
 }

@@ -53,24 +53,15 @@ def again(folder: Path, *words: str) -> Any:
 
 
 def test_two_processes_in_one_folder_are_refused(own: Path) -> None:
-    (own / ".teachwhy").mkdir()
-    (own / ".teachwhy" / "rules.yaml").write_text(HAND)
     commands = (
         (own / "run", ("run", own / "AGENTS.md", "--model", MODEL, "--yes", "--output", own / "run")),
         (own / "liked", ("prefer", own / "AGENTS.md", "--output", own / "liked")),
-        (own / ".teachwhy", ("draft", own / "AGENTS.md", "--model", "mockllm/model", "--yes")),
     )
     for folder, words in commands:
         folder.mkdir(exist_ok=True)
         with FileLock(folder / ".lock"):
             done = call(*words)
         assert done.exit_code == EXIT_USAGE and "another process is at work" in done.stderr, (words, done.output)
-
-
-HAND = """\
-rules:
-- {id: mine, text: Write small functions, check: {forbid: [a], instead: [b], kept: [{bash: b}], broken: [{bash: a}]}, jobs: [Do it.]}
-"""
 
 
 def test_preference_leaves_the_folders_of_runs_alone(own: Path) -> None:

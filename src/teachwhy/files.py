@@ -230,6 +230,26 @@ def explain_os_error(error: OSError, path: Path) -> Exception:
     return error
 
 
+@contextmanager
+def lock_folder(folder: Path, doing: str) -> Iterator[None]:
+    """Held while a process works in a folder, which is made. Raises UserError when another one does."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        hint = "Wait for it, or name another folder with --output."
+        raise UserError(f"another process is {doing} in this folder", where=str(folder), hint=hint) from None
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def cache_dir() -> Path:
     """TEACHWHY_CACHE, else the platform's cache folder: the only place with hidden state."""
     if chosen := os.environ.get("TEACHWHY_CACHE"):

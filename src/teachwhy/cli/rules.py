@@ -99,10 +99,7 @@ def draft_reasons_of(
     from teachwhy.cli.app import ask, strip_controls
     from teachwhy.errors import UserError
     from teachwhy.report.numbers import count_noun
-    from teachwhy.rules.bind import KEPT
     from teachwhy.rules.draft import N_DRAFTS, TRIES, draft_reasons, find_unreasoned, keep_drafts
-    from teachwhy.rules.read import project_of
-    from teachwhy.rules.run import lock_folder
 
     path, rules = find_unreasoned(file)
     if not rules:
@@ -111,9 +108,8 @@ def draft_reasons_of(
     calls = f"{N_DRAFTS * len(rules)} to {TRIES * len(rules)} calls of {strip_controls(model)}"
     typer.echo(f"{count_noun(len(rules), 'rule')} of {path} without a reason: {calls}", err=True)
     ask(yes, "Start?")
-    with lock_folder(project_of(path) / KEPT.parent):
-        found = draft_reasons(path, rules, model)
-        target = keep_drafts(path, found, model)
+    found = draft_reasons(path, rules, model)
+    target = keep_drafts(path, found, model)
     for one in found:
         typer.echo(f"line {one.bound.rule.line}: {strip_controls(one.bound.rule.bare)}")
         for draft in one.drafts or ("(nothing that reads like a reason)",):
@@ -165,7 +161,7 @@ def run_file(
     from teachwhy.budget import read_budget, spent_in
     from teachwhy.cli.app import ask
     from teachwhy.errors import CapReached, UserError
-    from teachwhy.files import write_text
+    from teachwhy.files import lock_folder, write_text
     from teachwhy.rules.conditions import Condition
     from teachwhy.rules.plan import Settings, plan_rules
 
@@ -180,10 +176,10 @@ def run_file(
     ask(yes, "Start?")
     from teachwhy.rules.page import render_rules
     from teachwhy.rules.results import results_json
-    from teachwhy.rules.run import CELLS, lock_folder, read_rows, run_rules
+    from teachwhy.rules.run import CELLS, read_rows, run_rules
 
     try:
-        with lock_folder(output):
+        with lock_folder(output, "at work on rules"):
             with show_steps() as listen:
                 results = run_rules(planned, output, budget=budget, listen=listen)
             whole = results_json(planned, results)
@@ -347,13 +343,12 @@ def prefer_steps(
     """Say which steps local weights prefer under each condition of a rule. No rate and no ruling; needs the train extra."""
     import json
 
-    from teachwhy.files import write_text
+    from teachwhy.files import lock_folder, write_text
     from teachwhy.rules.plan import Settings, plan_rules
     from teachwhy.rules.preference import measure_preference, preference_json
-    from teachwhy.rules.run import lock_folder
 
     planned = plan_rules(Path(file) if file else None, [], Settings(), asks=False)
-    with lock_folder(output):
+    with lock_folder(output, "at work on rules"):
         with show_progress() as listen:
             found = measure_preference(
                 planned, model, output, histories=histories, wordings=wordings, pairs=pairs, seconds=seconds, listen=listen

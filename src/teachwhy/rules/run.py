@@ -15,7 +15,6 @@ from statistics import NormalDist
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from teachwhy.budget import SPENT, Budget, Cap, first_error, kept_cap, spent_in
 from teachwhy.errors import CAP_WORDS, CapReached, UserError
@@ -23,7 +22,6 @@ from teachwhy.files import (
     CARD,
     canonical_json,
     code_commit,
-    explain_os_error,
     hash_text,
     library_versions,
     now,
@@ -126,24 +124,6 @@ def run_rules(plan: RulesPlan, folder: Path, *, budget: Budget, listen: Listener
     results = [_run_model(plan, folder, model, budget, listen) for model in plan.models]
     write_csv(folder / OUTCOMES, COLUMNS, read_rows(folder))
     return results
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Held while a process works in a folder, which is made. Raises UserError when another one does."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        hint = "Wait for it, or name another folder with --output."
-        raise UserError("another process is at work on rules in this folder", where=str(folder), hint=hint) from None
-    except OSError as error:
-        raise explain_os_error(error, folder) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _keep_plan(plan: RulesPlan, folder: Path) -> None:

@@ -18,8 +18,6 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-
 from teachwhy.budget import UNLIMITED, Budget, spent_in
 from teachwhy.corpora import NAMES, hash_corpus
 from teachwhy.errors import UserError
@@ -27,7 +25,6 @@ from teachwhy.files import (
     CARD,
     canonical_json,
     changed_files,
-    explain_os_error,
     hash_file,
     hash_folder,
     hash_text,
@@ -107,23 +104,6 @@ def study_hash(spec: StudySpec, beside: Path) -> str:
         if own := own_scenarios(evaluation, beside):
             hashes.append(hash_folder(own) if own.is_dir() else hash_file(own))
     return hash_text(canonical_json([comparable(spec), shipped_hash(), *([hashes] if hashes else [])]))
-
-
-def lock_run(run_dir: Path) -> FileLock:
-    """Held while a process works in a run's folder. Raises UserError when another one does."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run_dir / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            "another process is running a study in this folder",
-            where=str(run_dir),
-            hint="Wait for it, or name another folder with --output.",
-        ) from None
-    except OSError as error:
-        raise explain_os_error(error, run_dir) from error
-    return lock
 
 
 def is_done(cells_dir: Path, cell: Cell) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import yaml
 
 from teachwhy.budget import UNLIMITED, Budget
 from teachwhy.errors import UserError
-from teachwhy.files import CARD, changed_files, explain_os_error, parse_record, read_yaml, write_text
+from teachwhy.files import CARD, changed_files, explain_os_error, lock_folder, parse_record, read_yaml, write_text
 from teachwhy.records import StudyReport
 from teachwhy.shipped import ROOT
 from teachwhy.study.automatic import complete_study
@@ -80,16 +79,9 @@ class Session:
         path = self.run_dir / REPORT
         return parse_record(StudyReport, json.loads(path.read_text(encoding="utf-8")), where=str(path))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the folder: two studies in it at once are refused."""
-        from teachwhy.study.run import lock_run
-
-        lock = lock_run(self.run_dir)
-        try:
-            yield
-        finally:
-            lock.release()
+        return lock_folder(self.run_dir, "running a study")
 
     def prepare(self, workers: int | None) -> None:
         """Make the plan: every check that can fail does so here, before anything is spent."""
