@@ -13,7 +13,7 @@ from teachwhy.rules.bind import Bound, Kept, Wording, bind_rules, read_built_in
 from teachwhy.rules.checks import Step, read_step
 from teachwhy.rules.conditions import CONDITIONS, find_span, refuse_unproved, render_condition, replace_rule, wordings_of
 from teachwhy.rules.histories import DROPPED, EPISODES, PROBED, make_histories, read_stock
-from teachwhy.rules.plan import HOST
+from teachwhy.rules.listing import HOST
 from teachwhy.rules.read import Rule, parse_rules
 from teachwhy.rules.second import read_again
 

@@ -26,8 +26,9 @@ from teachwhy.files import derive_seed
 from teachwhy.models import roles
 from teachwhy.rules.bind import Kept, bind_rules, read_built_in
 from teachwhy.rules.checks import Step
+from teachwhy.rules.listing import HOST
 from teachwhy.rules.page import render_rules
-from teachwhy.rules.plan import HOST, RulesPlan, Settings, plan_rules
+from teachwhy.rules.plan import RulesPlan, Settings, plan_rules
 from teachwhy.rules.read import parse_rules
 from teachwhy.rules.replay import build_request, read_output
 from teachwhy.rules.ruling import AnyTime, Counted, Looks, rule_on

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from teachwhy.rules.plan import RulesPlan
 
 app = typer.Typer(no_args_is_help=True, help="Rules for agents: read, measured on a model, advised on, counted in your own sessions.")
-FILE = typer.Argument(help="A rule file; else the nearest AGENTS.md, CLAUDE.md, .claude/rules, .cursor/rules.", metavar="[FILE]")
+FILE = typer.Argument(
+    help="A rule file, or builtin; else the nearest AGENTS.md, CLAUDE.md, .claude/rules, .cursor/rules.", metavar="[FILE]"
+)
 
 
 class FailOn(StrEnum):
@@ -274,7 +276,7 @@ def fix_file(
     for note in fix.notes:
         say(note)
     if not fix.edits and not fix.hooks:
-        say("There is nothing to apply: no rule is to get a reason or a hook.")
+        say("There is nothing to apply.")
         return
     shown = strip_controls(fix.diff) if sys.stdout.isatty() else fix.diff
     if shown != fix.diff:

@@ -33,10 +33,12 @@ def show_record(record: Record) -> None:
 def show_plan(planned: RulesPlan, budget: Budget) -> None:
     from teachwhy.cli.app import say_price, strip_controls
     from teachwhy.report.numbers import count_noun
+    from teachwhy.rules.listing import HOST
     from teachwhy.rules.replay import MAX_NEW
 
     size = planned.size()
-    says = f"{count_noun(len(planned.rules), 'rule')} of {planned.name}, {count_noun(len(planned.models), 'model')}: "
+    of = "an invented project's file (teachwhy rules read builtin)" if planned.file == HOST else planned.name
+    says = f"{count_noun(len(planned.rules), 'rule')} of {of}, {count_noun(len(planned.models), 'model')}: "
     says += f"{size.calls_least:,} to {size.calls_most:,} calls a model, about {size.tokens_least:,} to {size.tokens_most:,} tokens"
     typer.echo(f"{says}.", err=True)
     for model in planned.models:

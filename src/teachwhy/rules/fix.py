@@ -16,8 +16,8 @@ from teachwhy.files import hash_file, parse_record
 from teachwhy.rules.bind import Bound, Kept, Wording, bind_rules, read_kept
 from teachwhy.rules.conditions import count_lengths, find_span
 from teachwhy.rules.hooks import Hook, make_hook
-from teachwhy.rules.listing import collect_rules
-from teachwhy.rules.plan import HOST, RulesPlan, Settings, Tested
+from teachwhy.rules.listing import HOST, collect_rules
+from teachwhy.rules.plan import RulesPlan, Settings, Tested
 from teachwhy.rules.read import Rule, project_of, read_rule_file
 
 REPORT, PLAN = "report.json", "plan.json"

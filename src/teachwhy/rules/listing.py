@@ -13,6 +13,7 @@ from teachwhy.errors import UserError
 from teachwhy.records import Record
 from teachwhy.rules.bind import KEPT, Bound, Kept, bind_rules, read_kept
 from teachwhy.rules.read import Rule, RuleFile, find_rule_files, most_alike, parse_rules, project_of, read_rule_file
+from teachwhy.shipped import ROOT
 
 
 class ListedRule(Record):
@@ -63,8 +64,13 @@ def list_rules(file: Path | None) -> tuple[Listing, list[Bound]]:
     return _listing(files, bound, [f"{KEPT}, {one.id}: no rule of the file is like it" for one in unmatched]), bound
 
 
+HOST = ROOT / "rules" / "host" / "AGENTS.md"
+"""The built-in rules among others, in an invented project's file."""
+
+
 def read_files(file: Path | None) -> list[RuleFile]:
-    """A file with what it imports, or the nearest rule files: each once. Raises UserError."""
+    """A file with what it imports, or the nearest rule files: each once; `builtin`: HOST. Raises UserError."""
+    file = HOST if file is not None and str(file) == "builtin" else file
     files: list[RuleFile] = []
     for path in [file] if file else find_rule_files(Path.cwd()):
         files += [one for one in read_rule_file(path) if one.path not in {held.path for held in files}]

@@ -16,13 +16,10 @@ from teachwhy.records import Record
 from teachwhy.rules.bind import Bound, BuiltIn, Kept, KeptRule, Wording, bind_rules, fold, read_built_in, read_kept
 from teachwhy.rules.conditions import ALLOWED, Condition, count_lengths, find_span, wordings_of
 from teachwhy.rules.histories import DROPPED, PLACE, History, make_histories
-from teachwhy.rules.listing import collect_rules, read_files
+from teachwhy.rules.listing import HOST, collect_rules, read_files
 from teachwhy.rules.read import project_of
 from teachwhy.rules.replay import MAX_NEW, Probe, build_request
-from teachwhy.shipped import ROOT
 
-HOST = ROOT / "rules" / "host" / "AGENTS.md"
-"""An invented project's file with the built-in rules among others."""
 SCREEN: tuple[Condition, ...] = ("none", "bare")
 CONFIRM: tuple[Condition, ...] = ("bare", "filler", "reason")
 SCREENED = 40
@@ -173,10 +170,9 @@ def plan_rules(file: Path | None, models: Sequence[str], settings: Settings, *, 
             raise UserError(f"at least {SCREENED} steps a condition are needed, not {steps}", where=name)
     if not 0 < settings.tolerance < 1:
         raise UserError("a tolerance lies between 0 and 1", where="--tolerate", hint="2 % is 0.02.")
-    file = HOST if file is not None and str(file) == "builtin" else file
     files = read_files(file)
     read = files[0]
-    path = file or Path(read.path)
+    path = HOST if Path(read.path) == HOST else file or Path(read.path)
     kept = read_kept(project_of(path)) if path != HOST else Kept()
     own = {rule.id: rule for rule in kept.rules}
     built_in = read_built_in()
