@@ -475,3 +475,16 @@ def test_differences_beyond_one_are_no_rates() -> None:
         sut.counted_bounds([0.0, 2.0])
     found = sut.at_least_counted(statistics.crossed_interval([[0.0, 2.0, 0.0]]), [[[0.0, 2.0, 0.0]]], reach=2)
     assert -2 <= found.low <= found.high <= 2
+
+
+def test_many_runs_a_scenario_are_worth_more_than_one() -> None:
+    """12 scenarios, 20 runs of each under either arm, 30 % against 10 %: what a t interval tells apart, counts leave told apart."""
+    rng = np.random.default_rng(4)
+    tables = [rng.binomial(20, 0.3, (1, 12)) / 20 - rng.binomial(20, 0.1, (1, 12)) / 20 for _ in range(200)]
+    found = [sut.at_least_counted(statistics.crossed_interval(table), [table]) for table in tables]
+    assert np.mean([one.low > 0 for one in found]) > 0.85
+    assert np.mean([one.low <= 0.2 <= one.high for one in found]) > 0.93
+    lone = np.zeros((1, 12))
+    lone[0, 0] = 0.05
+    ends = sut.counted_bounds(lone[0])
+    assert ends[1] > 0.2, "one scenario of twelve does not tell how alike the runs of others are"

@@ -15,7 +15,7 @@ from teachwhy.outcomes import read_outcomes
 from teachwhy.records import StudyReport
 from teachwhy.study.automatic import complete_study
 from teachwhy.study.plan import make_plan
-from teachwhy.study.run import study_hash
+from teachwhy.study.planned import study_hash
 from teachwhy.study.schema import StudySpec, read_study
 from teachwhy.study.worker import _task
 from test_study import call, study_of, write_study

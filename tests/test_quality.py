@@ -371,3 +371,12 @@ def test_scenario_sheet_finds_a_plan_that_varies_too_little() -> None:
 def test_text_in_disguise_is_the_same_text(disguise: Callable[[str], str]) -> None:
     text = "the clerk keeps a second ledger in the drawer and says nothing about it"
     assert set(n_grams(disguise(text))) == set(n_grams(text))
+
+
+def test_words_of_other_scripts_are_words() -> None:
+    hindi = "\u0906\u092a\u0915\u094b \u0905\u092c \u0915\u094d\u092f\u093e \u0915\u0930\u0928\u093e \u091a\u093e\u0939\u093f\u090f"
+    assert n_grams(hindi) == [], "five words are no eight"
+    assert len(n_grams(" ".join([hindi, hindi]), 8)) == 3
+    chinese = "\u7ecf\u7406\u8ba9\u4f60\u628a\u6240\u6709\u7684\u8d26\u672c\u90fd\u9501\u8fdb\u62bd\u5c49\u91cc"
+    assert set(n_grams(chinese)) & set(n_grams(f"\u6628\u5929{chinese}\u7136\u540e"))
+    assert n_grams(chinese[:12]) == []

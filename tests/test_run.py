@@ -265,26 +265,28 @@ def test_run_without_its_card_is_made_again(whole: Whole, tmp_path: Path, own_ca
 def test_outcomes_of_a_cell_that_somebody_changed_do_not_count(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole.output, folder)
+    text = (folder / "report.json").read_text()
     path = min((folder / "cells").glob("ambiguity-*/outcomes.csv"))
     path.write_text(path.read_text().replace("0.", "1.", 1))
     (folder / "report.json").unlink()
     found = call("study", "run", whole.file, "--yes", "--output", folder)
-    assert found.exit_code == EXIT_FINDINGS
-    (failed,) = [cell for cell in report_of(folder).cells if cell.state == "failed"]
-    assert "outcomes.csv is not the one that the cell wrote" in failed.reason
+    assert (found.exit_code, "outcomes.csv is not the one that the cell wrote" in found.stderr) == (EXIT_USAGE, True)
+    shutil.rmtree(path.parent)
+    assert call("study", "run", whole.file, "--yes", "--workers", "0", "--output", folder).exit_code == 0
+    assert report_of(folder).primary == StudyReport.model_validate_json(text).primary
 
 
-def test_cells_that_are_older_than_the_plan_are_none_of_it(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+def test_cells_of_another_plan_are_none_of_this_one(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
     folder = tmp_path / "run"
-    time.sleep(1.1)  # times are to the second
-    assert call("study", "run", whole.file, "--plan", "--output", folder).exit_code == 0
+    study = yaml.safe_load(whole.file.read_text())
+    primary = {**study["primary"], "plus": study["primary"]["minus"], "minus": study["primary"]["plus"]}
+    file = whole.file.with_name("turned.yaml")
+    file.write_text(yaml.safe_dump({**study, "primary": primary}, sort_keys=False))
+    assert call("study", "run", file, "--plan", "--output", folder).exit_code == 0
     shutil.copytree(whole.output / "cells", folder / "cells")
-    found = call("study", "run", whole.file, "--yes", "--output", folder)
-    assert found.exit_code == EXIT_FINDINGS
-    report = report_of(folder)
-    assert {cell.state for cell in report.cells} == {"failed"}
-    assert "before the plan of this folder was" in report.cells[0].reason
-    assert report.answer.verdict == "withheld"
+    found = call("study", "run", file, "--yes", "--output", folder)
+    assert (found.exit_code, "made for another plan" in found.stderr) == (EXIT_USAGE, True), found.output
+    assert not (folder / "report.json").exists()
 
 
 def test_plan_is_no_longer_changed_once_there_are_outcomes(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
@@ -293,11 +295,23 @@ def test_plan_is_no_longer_changed_once_there_are_outcomes(whole: Whole, tmp_pat
     found = call("study", "run", whole.file, "--plan", "--pilot", folder, "--output", folder)
     assert (found.exit_code, "what a study could see is said before" in found.stderr) == (EXIT_USAGE, True)
     plan = json.loads((folder / "plan.json").read_text())
-    (folder / "plan.json").write_text(json.dumps({**plan, "ledger": plan["ledger"][1:]}))
-    found = call("report", folder, "--output", tmp_path / "page.html")
-    assert (found.exit_code, "plan.json is not the one" in found.stderr) == (EXIT_USAGE, True)
-    found = call("study", "run", whole.file, "--yes", "--output", folder)
-    assert (found.exit_code, "plan.json is not the one that was written" in found.stderr) == (EXIT_USAGE, True)
+    for change in ({"ledger": plan["ledger"][1:]}, {"made_at": "2020-01-01T00:00:00Z"}, {"words": {}}):
+        (folder / "plan.json").write_text(json.dumps({**plan, **change}))
+        found = call("report", folder, "--output", tmp_path / "page.html")
+        assert (found.exit_code, "plan.json is not the one" in found.stderr) == (EXIT_USAGE, True)
+        found = call("study", "run", whole.file, "--yes", "--output", folder)
+        assert (found.exit_code, "plan.json is not the one that was written" in found.stderr) == (EXIT_USAGE, True)
+
+
+def test_run_that_was_read_by_other_code_is_read_again(whole: Whole, tmp_path: Path, own_cache: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole.output, folder)
+    card = json.loads((folder / "card.json").read_text())
+    card["details"]["analysis"] = 1
+    (folder / "card.json").write_text(json.dumps(card))
+    (folder / "report.html").write_text("old")
+    assert call("study", "run", whole.file, "--yes", "--output", folder).exit_code == 0
+    assert (folder / "report.html").read_text() != "old"
 
 
 def test_page_says_how_to_run_it_again(whole: Whole) -> None:

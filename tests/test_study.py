@@ -22,6 +22,7 @@ from teachwhy.files import canonical_json, hash_text, write_jsonl
 from teachwhy.outcomes import FIXED_SEED
 from teachwhy.scenarios import fill
 from teachwhy.shipped import ROOT
+from teachwhy.study import planned
 from teachwhy.study import run as study_run
 from teachwhy.study.plan import Plan, make_plan
 from teachwhy.study.schema import Evaluation, Expect, Primary, StudySpec, read_study
@@ -478,37 +479,41 @@ def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plan_is_hashed_and_kept(planner: Callable[..., Plan], tmp_path: Path) -> None:
-    body = study_run.describe_plan(planner(), tmp_path)
-    written = study_run.write_plan(tmp_path, body, 10.2)
+    body = planned.describe_plan(planner(), tmp_path)
+    written = planned.write_plan(tmp_path, body, 10.2)
     held = json.loads((tmp_path / "plan.json").read_text())
     assert held == written
-    rest = {key: value for key, value in held.items() if key not in ("sha256", "made_at", "estimate_seconds", "command", "looks", "words")}
+    rest = {
+        key: value
+        for key, value in held.items()
+        if key not in ("sha256", "made_at", "estimate_seconds", "command", "looks", "words", "whole")
+    }
     assert held["sha256"] == hash_text(canonical_json(rest))
     assert held["primary"]["plus"] == ["price"]
-    assert study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 99.0) == held
+    assert planned.write_plan(tmp_path, planned.describe_plan(planner(), tmp_path), 99.0) == held
 
 
 def test_changed_plan_is_refused_once_there_are_outcomes(planner: Callable[..., Plan], tmp_path: Path) -> None:
-    study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 1)
-    assert study_run.describe_plan(planner(question="Another?"), tmp_path) == study_run.describe_plan(planner(), tmp_path), "words alone"
-    changed = study_run.describe_plan(planner(name="other"), tmp_path)
-    again = study_run.write_plan(tmp_path, changed, 1)  # nothing was seen yet
+    planned.write_plan(tmp_path, planned.describe_plan(planner(), tmp_path), 1)
+    assert planned.describe_plan(planner(question="Another?"), tmp_path) == planned.describe_plan(planner(), tmp_path), "words alone"
+    changed = planned.describe_plan(planner(name="other"), tmp_path)
+    again = planned.write_plan(tmp_path, changed, 1)  # nothing was seen yet
     cell = tmp_path / "cells" / "ambiguity-1"
     cell.mkdir(parents=True)
     (cell / "outcomes.csv").write_text("")
-    assert study_run.write_plan(tmp_path, changed, 1) == again
+    assert planned.write_plan(tmp_path, changed, 1) == again
     with pytest.raises(UserError, match="outcomes of another plan"):
-        study_run.write_plan(tmp_path, study_run.describe_plan(planner(), tmp_path), 1)
+        planned.write_plan(tmp_path, planned.describe_plan(planner(), tmp_path), 1)
     assert json.loads((tmp_path / "plan.json").read_text()) == again
 
 
 def test_hash_of_a_study_covers_its_rows_and_its_model(planner: Callable[..., Plan], tmp_path: Path, tiny_model_dir: Path) -> None:
     spec = planner().spec
-    first = study_run.study_hash(spec, tmp_path)
+    first = planned.study_hash(spec, tmp_path)
     add_rows(tmp_path / "price.jsonl", leaking_row())
-    assert study_run.study_hash(spec, tmp_path) != first
+    assert planned.study_hash(spec, tmp_path) != first
     planner()
-    assert study_run.study_hash(spec, tmp_path) == first
+    assert planned.study_hash(spec, tmp_path) == first
 
 
 def test_only_looking_at_the_plan_writes_the_plan_alone(tmp_path: Path, tiny_model_dir: Path) -> None:

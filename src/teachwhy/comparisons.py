@@ -159,7 +159,7 @@ def counted_bounds(differences: ArrayLike, level: float = 0.95) -> tuple[float, 
 
     Where outcomes are counted a t interval knows too little: none of twelve harmful under either arm gives it a spread of 0, and so
     an interval of no width. Here the mean of what is above 0 and the mean of what is below have Wilson's interval each, of as many
-    trials as there are scenarios, and the two are joined by the squared distances of their ends from what they surround (MOVER).
+    trials as scenarios are worth, and the two are joined by the squared distances of their ends from what they surround (MOVER).
     ValueError: no scenario, a value outside [-1, 1]. Sources: Newcombe 1998, Statistics in Medicine 17(22), method 10, for paired
     rates; Zou and Donner 2008, Statistics in Medicine 27(10), section 2, with the correlation that two shares of one whole have.
     """
@@ -172,9 +172,19 @@ def counted_bounds(differences: ArrayLike, level: float = 0.95) -> tuple[float, 
     return _counted_ends(held, float(stats.norm.ppf((1 + level) / 2)))
 
 
+def _trials(held: Floats) -> float:
+    """What scenarios are worth in trials: their number where each holds one run of either arm or none differs; more where each is a mean of
+    many, by as much as they spread less than single runs would, and no more than that many times as there are scenarios that differ: where
+    one alone does, the others tell nothing of how alike the runs of a scenario are."""
+    most = float(np.abs(held).mean() - held.mean() ** 2)
+    if held.var() <= 0:
+        return float(held.size)
+    return held.size * min(max(1.0, most / float(held.var())), max(1, int(np.count_nonzero(held))))
+
+
 def _counted_ends(held: Floats, z: float) -> tuple[float, float]:
     up, down = float(np.clip(held, 0, 1).mean()), float(np.clip(-held, 0, 1).mean())
-    (up_low, up_high), (down_low, down_high) = (statistics.wilson_bounds(share, held.size, z) for share in (up, down))
+    (up_low, up_high), (down_low, down_high) = (statistics.wilson_bounds(share, _trials(held), z) for share in (up, down))
     spread = up * (1 - up) * down * (1 - down)
     correlation = -up * down / spread**0.5 if spread > 0 else 0.0
 
@@ -194,7 +204,10 @@ def at_least_counted(found: Found, tables: Sequence[ArrayLike], level: float = 0
 
     Coverage of the 95 % interval of one table, one run a scenario and arm, exact by summing over all outcomes, at rates of difference
     to either side of 0 to 90 %: 93.1 to 100 % at 8 to 48 scenarios (one point below: 91.9 % at 24, of 90 % to one side and all others
-    to the other), 88 % and more at 4. The t interval alone: 38 % at 48 scenarios and a rate of 1 %, 7.7 % at 8.
+    to the other), 88 % and more at 4. The t interval alone: 38 % at 48 scenarios and a rate of 1 %, 7.7 % at 8. Where scenarios are
+    means of 4 to 20 runs and rates differ by scenario (beta, sd up to 0.2; 12 to 58 scenarios, 600 draws a point, +-1 %): 94 to 99 %, and
+    rates of 15 to 30 % against 5 to 15 % are told apart as often as by the t interval, within 3 points. A scenario of which all runs turn,
+    and of whose kind there is one in twenty, may be in none: that nothing here sees.
     """
     from scipy import stats
 

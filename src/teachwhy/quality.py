@@ -54,19 +54,41 @@ _ALIKE = str.maketrans(
 """Letters of Cyrillic and Greek that look like Latin ones."""
 
 
+_MARKED = (
+    "\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0900-\u0963\u0981-\u0dff\u0eb1-\u0ecd\u0f71-\u0f84"
+    "\u102b-\u103e\u17b4-\u17d3"
+)
+"""Marks that are part of a word in scripts that write vowels so."""
+_WORDS = re.compile(rf"[\w'{_MARKED}]+")
+_SPACELESS = re.compile("[\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+"""Thai, Lao, Burmese, Khmer, kana, Han: scripts without spaces between words."""
+SPACELESS_WORD = 6
+"""Their letters are read so many at a time, overlapping: eight of those are thirteen letters."""
+_ACCENTS = re.compile("[\u0300-\u036f]")
+
+
 def plain_letters(text: str) -> str:
     """Lower-case text in one form (NFKD), without accents, soft hyphens and what else is invisible, tags, underscores and quotes, and with
     letters that look alike as one: what differs in nothing else is the same text."""
     text = _TAG.sub(" ", text)
     if not text.isascii():
-        text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if unicodedata.category(letter) not in ("Mn", "Cf"))
-        text = text.replace("\u2019", "'")
-    return _MARKS.sub(" ", text.lower().translate(_ALIKE) if not text.isascii() else text.lower())
+        text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+        text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf").replace("\u2019", "'").lower().translate(_ALIKE)
+    return _MARKS.sub(" ", text.lower())
+
+
+def _parted(words: Iterable[str]) -> Iterator[str]:
+    for word in words:
+        if len(word) <= SPACELESS_WORD or not _SPACELESS.fullmatch(word):
+            yield word
+        else:
+            yield from (word[start : start + SPACELESS_WORD] for start in range(len(word) - SPACELESS_WORD + 1))
 
 
 def n_grams(text: str, n: int = N_GRAM) -> list[tuple[str, ...]]:
     """Runs of `n` words as a reader sees them, in order: markup, letters' forms and what is invisible do not count."""
-    words = WORD.findall(plain_letters(text))
+    plain = plain_letters(text)
+    words = _WORDS.findall(plain) if plain.isascii() else list(_parted(_WORDS.findall(plain)))
     return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 

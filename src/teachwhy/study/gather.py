@@ -31,10 +31,11 @@ from teachwhy.models.builtin import ABOUT, ALIASES
 from teachwhy.outcomes import FIXED_SEED, JUDGES, read_outcomes, write_outcomes
 from teachwhy.records import Card, CellSummary, Counts, Outcome, StudyReport
 from teachwhy.report.numbers import format_minutes
-from teachwhy.study.analysis import Study, analyse
+from teachwhy.study.analysis import ANALYSIS, Study, analyse
 from teachwhy.study.estimates import SPLITS, select
 from teachwhy.study.office import find_disputes
 from teachwhy.study.plan import TRAININGS
+from teachwhy.study.planned import is_whole
 from teachwhy.study.schema import OFFICE, Outside, StudySpec, page_words
 from teachwhy.study.view import (
     BagRow,
@@ -113,7 +114,7 @@ def _run_card(run_dir: Path, spec: StudySpec, report: StudyReport) -> Card:
         commit=code_commit(),
         counts=Counts(in_=len(report.cells), kept=states["done"], rejected={}, failed=len(report.cells) - states["done"]),
         seconds=round(sum(cell.seconds for cell in report.cells), 2),
-        details={"answer": report.answer.model_dump(), "looks": plan.get("looks", {})},
+        details={"answer": report.answer.model_dump(), "looks": plan.get("looks", {}), "analysis": ANALYSIS},
     )
 
 
@@ -136,6 +137,8 @@ def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
     plan = _read_json(run_dir / "plan.json")
     if missing := {"study", "sha256", "made_at", "ledger"} - plan.keys():
         raise UserError(f"the plan lacks {', '.join(sorted(missing))}", where=str(run_dir / "plan.json"), hint=DAMAGED)
+    if not is_whole(plan):
+        raise UserError("plan.json is not the one that was written", where=str(run_dir / "plan.json"), hint="It cannot be made again.")
     return spec, report, plan
 
 

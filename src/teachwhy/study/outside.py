@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from teachwhy.errors import UserError
-from teachwhy.files import hash_folder, hash_text
+from teachwhy.files import canonical_json, hash_file, hash_folder, hash_text
 from teachwhy.models.roles import check_subject
 from teachwhy.outcomes import FIXED_SEED
 from teachwhy.study.schema import Outside
@@ -35,7 +35,8 @@ def outside_readings(arm: str, outside: Outside, *, beside: Path) -> Iterator[Re
         found = list(_find(outside, beside))
         seeds: dict[str, int] = {}
         for one in found:
-            if (seed := seeds.setdefault(one.sha256, one.seed)) != one.seed:
+            weights = hash_weights(Path(one.adapter or one.model)) if one.source == "local" else one.sha256
+            if (seed := seeds.setdefault(weights, one.seed)) != one.seed:
                 raise UserError(
                     f"seeds {seed} and {one.seed} are the same weights, letter by letter",
                     hint="One model is no two trainings: give each seed its own, or name it once, without seeds, for all of them.",
@@ -43,6 +44,12 @@ def outside_readings(arm: str, outside: Outside, *, beside: Path) -> Iterator[Re
         yield from found
     except UserError as error:
         raise UserError(f"arm {arm!r}: {error.what}", where=error.where, hint=error.hint) from error.__cause__
+
+
+def hash_weights(folder: Path) -> str:
+    """Of the weights alone, whatever lies beside them: whether two trainings are one."""
+    files = sorted(folder.glob("*.safetensors"))
+    return hash_text(canonical_json([[path.name, hash_file(path)] for path in files])) if files else hash_folder(folder)
 
 
 def _find(outside: Outside, beside: Path) -> Iterator[Reading]:

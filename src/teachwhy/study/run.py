@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,30 +18,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from teachwhy.budget import UNLIMITED, Budget, spent_in
-from teachwhy.corpora import NAMES, hash_corpus
 from teachwhy.errors import UserError
 from teachwhy.files import (
     CARD,
-    canonical_json,
-    changed_files,
-    hash_file,
-    hash_folder,
-    hash_text,
-    now,
     read_card,
-    write_text,
 )
-from teachwhy.records import Card, CellSummary
-from teachwhy.shipped import shipped_hash
-from teachwhy.study.outside import outside_readings
-from teachwhy.study.plan import TRAININGS, Cell, Plan, own_scenarios
-from teachwhy.study.schema import StudySpec, comparable
+from teachwhy.records import CellSummary
+from teachwhy.study.plan import TRAININGS, Cell, Plan
+from teachwhy.study.planned import CELLS
 from teachwhy.study.worker import Step, end_children, prepare_cell, run_cell, start_worker, take_messages
 
 WORKER_BYTES = 2.5 * 2**30
 """Memory kept for a worker: the built-in model takes about 2 GB while training."""
-CELLS = "cells"
-PLAN = "plan.json"
 
 
 class Event(NamedTuple):
@@ -78,32 +65,6 @@ def choose_workers(n_cells: int, *, local: bool = True) -> int:
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         memory = min(memory, int(text))
     return max(1, min(count_cores(), int(memory // WORKER_BYTES), n_cells))
-
-
-def corpus_names(spec: StudySpec) -> list[str]:
-    """Every corpus that a study trains or pads with, sorted."""
-    named = {name for stages in (spec.start.stages, *spec.arms.values()) for stage in stages for name in stage.corpora}
-    named |= {one.corpus for one in spec.outside.values() if one.command}
-    return sorted({*named, *([spec.neutral] if spec.neutral and spec.arms else [])})
-
-
-def study_hash(spec: StudySpec, beside: Path) -> str:
-    """What a study's plan depends on beside the machine: its file with every default, all shipped data, the user's rows and model.
-
-    Raises UserError where a file of the user's is not there.
-    """
-    hashes = [hash_corpus(name, beside=beside) for name in corpus_names(spec) if name not in NAMES]
-    folder = Path(spec.start.model).expanduser()
-    if folder.is_dir():
-        from teachwhy.models.checkpoints import hash_model
-
-        hashes.append(hash_model(folder))
-    for arm, outside in spec.outside.items():
-        hashes += [f"{reading.seed}:{reading.sha256}" for reading in outside_readings(arm, outside, beside=beside)]
-    for evaluation in spec.evaluations:
-        if own := own_scenarios(evaluation, beside):
-            hashes.append(hash_folder(own) if own.is_dir() else hash_file(own))
-    return hash_text(canonical_json([comparable(spec), shipped_hash(), *([hashes] if hashes else [])]))
 
 
 def is_done(cells_dir: Path, cell: Cell) -> bool:
@@ -317,16 +278,23 @@ def _forward(queue: Any, cells: dict[str, Cell], listen: Listener) -> Callable[[
 
 
 def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]) -> list[CellSummary]:
-    """Every cell with its state, for the report. One that cannot be what this plan asked for counts as failed, with the reason."""
-    planned = str(json.loads((run_dir / PLAN).read_text(encoding="utf-8")).get("made_at", ""))
+    """Every cell with its state, for the report. A command that left the same weights under two seeds has failed, and so has what was read
+    of them."""
     adopted: dict[tuple[str, str], int] = {}
+    doubted: dict[tuple[str, int], str] = {}
     found = []
     for cell in cells:
         folder = run_dir / CELLS / cell.folder
         about = {name: getattr(cell, name) for name in ("id", "kind", "arm", "seed", "reading", "update", "early")}
         if (folder / CARD).is_file():
             card = read_card(folder)
-            if reason := _doubt_cell(folder, card, planned, cell, adopted):
+            weights = str(card.details.get("weights", ""))
+            if weights and (first := adopted.setdefault((cell.arm, weights), cell.seed)) != cell.seed:
+                doubted[cell.arm, cell.seed] = (
+                    f"the command left the same weights as under seed {first}: it does not heed {{seed}}, and one training is no two. "
+                    "Mend it, and name another folder with --output"
+                )
+            if reason := doubted.get((cell.arm, cell.seed)):
                 found.append(CellSummary.model_validate({**about, "state": "failed", "reason": reason}))
                 continue
             sizes = {name: card.details.get(name) for name in ("updates", "supervised_tokens")}
@@ -335,99 +303,6 @@ def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]
             reason = failed.get(cell.id, "")
             found.append(CellSummary.model_validate({**about, "state": "failed" if reason else "missing", "reason": reason}))
     return found
-
-
-def _doubt_cell(folder: Path, card: Card, planned: str, cell: Cell, adopted: dict[tuple[str, str], int]) -> str:
-    """Why a cell that is there is none of this plan's; empty where it is. adopted: (arm, weights that a command left) -> seed, so far."""
-    if card.created < planned:
-        return f"it was made at {card.created}, before the plan of this folder was; name another folder with --output"
-    if changed := changed_files(folder):
-        return f"{changed[0]} is not the one that the cell wrote; delete {CELLS}/{folder.name} to have it made again"
-    weights = str(card.details.get("adopted", ""))
-    if weights and (first := adopted.setdefault((cell.arm, weights), cell.seed)) != cell.seed:
-        return f"the command left the same weights as under seed {first}: it does not heed {{seed}}, and one training is no two"
-    return ""
-
-
-def check_plan(run_dir: Path, body: dict[str, Any]) -> dict[str, Any] | None:
-    """The folder's plan.json where it holds this plan; None where it may be written.
-
-    Raises UserError when the plan has changed: looking at outcomes and then changing the plan makes a new run.
-    """
-    path = run_dir / PLAN
-    if not path.is_file():
-        if any((run_dir / CELLS).glob("*/outcomes.csv")):
-            raise UserError("the folder holds outcomes and no plan.json", where=str(run_dir), hint="Name another folder with --output.")
-        return None
-    try:
-        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError("plan.json cannot be read", where=str(path), hint="Name another folder with --output.") from None
-    if held.get("sha256") == hash_text(canonical_json(body)):
-        if any(held.get(name) != json.loads(canonical_json(part)) for name, part in body.items()):
-            raise UserError("plan.json is not the one that was written", where=str(path), hint="Name another folder with --output.")
-        return held
-    if any((run_dir / CELLS).glob("*/outcomes.csv")):
-        raise UserError(
-            "this folder holds outcomes of another plan: the study, the data or the machine's number format has changed since",
-            where=str(run_dir),
-            hint="Name another folder with --output: a plan is not changed after a look at its outcomes.",
-        )
-    return None
-
-
-def describe_plan(plan: Plan, beside: Path) -> dict[str, Any]:
-    """What of a plan is hashed into plan.json."""
-    spec = plan.spec
-    return {
-        "schema": "teachwhy.plan/1",
-        "study": study_hash(spec, beside),
-        "primary": json.loads(canonical_json(comparable(spec)["primary"])),
-        "arms": spec.names,
-        "seeds": list(spec.seeds),
-        "scored": plan.n_scored,
-        "cells": [{"id": cell.id, "kind": cell.kind, "arm": cell.arm, "seed": cell.seed, "update": cell.update} for cell in plan.cells],
-        "ledger": [{"arm": row.arm, "seed": row.seed, **row.effort._asdict()} for row in plan.ledger],
-        "corpora": {name: hash_corpus(name, beside=beside) for name in corpus_names(spec)},
-        "waived": plan.waived,
-    }
-
-
-def write_plan(
-    run_dir: Path,
-    body: dict[str, Any],
-    estimate_seconds: float,
-    command: str = "",
-    looks: Mapping[str, int] | None = None,
-    seen: Mapping[str, Any] | None = None,
-    words: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """plan.json, hashed and written before the first outcome; one that is there must be the same plan. seen: what it could see. words: of
-    the page, as they were then. Raises UserError as `check_plan`, and for what is to be seen once there are outcomes."""
-    held = check_plan(run_dir, body)
-    if seen and any((run_dir / CELLS).glob("*/outcomes.csv")):
-        raise UserError(
-            "this folder holds outcomes: what a study could see is said before",
-            where=str(run_dir),
-            hint="Name another folder with --output, and this one as --pilot.",
-        )
-    if held and not looks and not seen:
-        return held
-    words = (held or {}).get("words") or words
-    whole = {
-        **body,
-        "sha256": hash_text(canonical_json(body)),
-        "made_at": held["made_at"] if held else now(),
-        "estimate_seconds": round(estimate_seconds),
-        "command": command,
-        "looks": dict(looks or (held or {}).get("looks", {})),
-        "words": dict(words or (held or {}).get("words", {})),
-        **({"power": held["power"]} if held and "power" in held else {}),
-        **(seen or {}),
-    }
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / PLAN, json.dumps(whole, indent=2) + "\n")
-    return whole
 
 
 def estimate_seconds(run_dir: Path, plan: Plan, workers: int) -> float:

@@ -12,7 +12,7 @@ import yaml
 
 from teachwhy.budget import UNLIMITED, Budget
 from teachwhy.errors import UserError
-from teachwhy.files import CARD, changed_files, explain_os_error, lock_folder, parse_record, read_yaml, write_text
+from teachwhy.files import CARD, changed_files, explain_os_error, lock_folder, parse_record, read_card, read_yaml, write_text
 from teachwhy.records import StudyReport
 from teachwhy.shipped import ROOT
 from teachwhy.study.automatic import complete_study
@@ -52,7 +52,8 @@ class Session:
 
     def already_done(self) -> bool:
         """Whether every cell is there and the report was made from the same study and the same shipped data."""
-        from teachwhy.study.run import study_hash
+        from teachwhy.study.analysis import ANALYSIS
+        from teachwhy.study.planned import study_hash
 
         try:
             plan = json.loads((self.run_dir / PLAN).read_text(encoding="utf-8"))
@@ -62,7 +63,8 @@ class Session:
             finished = not changed_files(self.run_dir) and all(
                 path.is_file() for path in [*cells, *(self.run_dir / name for name in ("outcomes.csv", "report.html", CARD))]
             )
-            return finished and held == self.spec and bool(plan["study"] == study_hash(self.spec, self.beside))
+            same = read_card(self.run_dir).details.get("analysis") == ANALYSIS if finished else False
+            return same and held == self.spec and bool(plan["study"] == study_hash(self.spec, self.beside))
         except (OSError, ValueError, KeyError, TypeError, UserError):  # what is wrong is said when the plan is made
             return False
 
@@ -85,29 +87,31 @@ class Session:
 
     def prepare(self, workers: int | None) -> None:
         """Make the plan: every check that can fail does so here, before anything is spent."""
-        from teachwhy.study import run
+        from teachwhy.study import planned, run
         from teachwhy.study.plan import make_plan
 
         with place_errors(str(self.source)):
             self.plan = make_plan(self.spec, beside=self.beside)
-            self.body = run.describe_plan(self.plan, self.beside)
-        todo = [cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not run.is_done(self.run_dir / run.CELLS, cell)]
+            self.body = planned.describe_plan(self.plan, self.beside)
+        todo = [
+            cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not run.is_done(self.run_dir / planned.CELLS, cell)
+        ]
         local = any(cell.source == "local" for cell in todo)
         self.workers = run.choose_workers(len(todo) or 1, local=local) if workers is None else workers
         self.seconds_left = run.estimate_seconds(self.run_dir, self.plan, self.workers)
         self.clock = run.Clock(self.plan, todo, self.workers)
         run.check_disk(self.run_dir, self.plan)
-        run.check_plan(self.run_dir, self.body)
+        planned.check_plan(self.run_dir, self.body)
 
     def keep_plan(self, pilot: Path | None, wished: float | None) -> list[str]:
         """Write plan.json before anything is run; returns what the plan could see, for people."""
-        from teachwhy.study import run
+        from teachwhy.study import planned
         from teachwhy.study.plan import count_scenarios
         from teachwhy.study.power import plan_power
 
         power = plan_power(self.spec, count_scenarios(self.spec, self.beside), pilot, wished) if pilot else None
         seen = {"power": power._asdict()} if power else {}
-        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), {}, seen, page_words(self.spec))
+        planned.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), {}, seen, page_words(self.spec))
         return power.lines() if power else ["What it could see is not known: give a run of the same contrast with --pilot RUN."]
 
     def _written(self) -> str:
@@ -118,12 +122,13 @@ class Session:
 
     def run(self, listen: Listener, budget: Budget = UNLIMITED) -> StudyReport:
         """Write the plan, do what is not done yet, then make outcomes.csv, report.json and report.html. budget: of calls to APIs."""
-        from teachwhy.study import run
+        from teachwhy.study import planned, run
         from teachwhy.study.gather import finish_run
 
-        held = run.check_plan(self.run_dir, self.body)
+        held = planned.check_plan(self.run_dir, self.body)
+        planned.check_cells(self.run_dir, self.plan.cells, planned.plan_hash(self.body))
         looks = {} if held and held.get("looks") else count_looks(sealed_sets(self.spec))
-        run.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks, words=page_words(self.spec))
+        planned.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks, words=page_words(self.spec))
         write_text(self.run_dir / STUDY, self._written())
         try:
             failed = run.run_cells(self.run_dir, self.plan, workers=self.workers, listen=listen, budget=budget)

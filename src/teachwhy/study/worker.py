@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from teachwhy.office.scenes import name_cell
 from teachwhy.outcomes import JUDGES, OPTIONAL
 from teachwhy.records import Card, ChoiceReading, Counts, Outcome
 from teachwhy.study.calls import choices_of, offices_of
+from teachwhy.study.outside import hash_weights
 from teachwhy.study.plan import Batches, Cell
 from teachwhy.study.schema import OFFICE, Evaluation
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 INPUTS = "inputs.json"
 ROWS = "rows.jsonl"
 OUTCOMES = "outcomes.csv"
+ANEW = "Then name another folder with --output."
 CALLS = "calls"
 """Answers of an API to a cell that is not done yet."""
 
@@ -127,10 +130,16 @@ def run_cell(cells_dir: Path, cell: Cell, base: Path | None, budget: Budget = UN
             spend=cap.used._asdict() if cell.source == "api" else {},
             seconds=round(time.monotonic() - started, 2),
             machine={"device": device, "dtype": dtype, "threads": str(_threads)},
-            details=details,
+            details={**details, **({"plan": held} if (held := _plan_of(cells_dir)) else {})},
         )
         write_card(part, card)
     return time.monotonic() - started
+
+
+def _plan_of(cells_dir: Path) -> str:
+    """Hash of the plan that a cell is made for."""
+    path = cells_dir.parent / "plan.json"
+    return str(json.loads(path.read_text(encoding="utf-8")).get("sha256", "")) if path.is_file() else ""
 
 
 @contextmanager
@@ -216,7 +225,7 @@ def _command(part: Path, cell: Cell, weights: Weights) -> Done:
         raise CellFailed(f"{says}. Restore it, write to {{output}} alone, and name another folder with --output")
     adapter = (output / "adapter_config.json").is_file()
     (check_adapter if adapter else check_weights)(output)
-    details = {"command": words, "adopted": hash_folder(output), "supervised_tokens": None}
+    details = {"command": words, "adopted": hash_folder(output), "weights": hash_weights(output), "supervised_tokens": None}
     output.rename(part / (adapter_name() if adapter else "model"))
     return Counts(in_=len(rows), kept=len(rows)), details, ""
 
@@ -384,7 +393,7 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
     samples = {str(sample.id): sample for sample in _task(cell).dataset}
     wanted = {name: sample.metadata or {} for name, sample in samples.items()}
     held = []
-    complete: dict[str, str] = {}
+    complete: dict[str, tuple[str, str | None]] = {}
     for info in list_eval_logs(cell.logs):
         try:
             log = read_eval_log(info)
@@ -393,6 +402,9 @@ def _adopt(part: Path, cell: Cell, weights: Weights) -> Done:  # noqa: ARG001  #
         ours = log.samples and all({"version", "scenario", "family"} <= sample.metadata.keys() for sample in log.samples)
         rows = read_log(log, cell=cell.id, arm=cell.arm, seed=cell.seed, update=cell.update) if ours else []
         if rows and _is_of(rows[0], cell):
+            if cell.reading == "text" and (log.eval.config.epochs or 1) > 1:
+                says = f"{Path(log.location).name} has several epochs, and a text is read once: evaluate without --epochs"
+                raise CellFailed(f"{says}. {ANEW}")
             _check_texts(log, samples)
             _check_twice(log, complete)
             held.append((log.eval.created, rows, log.eval.model))
@@ -444,18 +456,20 @@ def _check_texts(log: EvalLog, samples: Mapping[str, Any]) -> None:
     for sample in log.samples or []:
         planned = samples.get(str(sample.id))
         if planned is not None and _shown(sample) != _shown(planned):
-            raise CellFailed(f"scenario {sample.id} reads otherwise in {Path(log.location).name} than in this study's scenarios")
+            raise CellFailed(f"scenario {sample.id} reads otherwise in {Path(log.location).name} than in this study's scenarios. {ANEW}")
 
 
-def _check_twice(log: EvalLog, complete: dict[str, str]) -> None:
-    """Raise CellFailed where two evaluations that came to their end hold the same run: which one counts is not ours to choose. complete:
-    run -> log, so far."""
+def _check_twice(log: EvalLog, complete: dict[str, tuple[str, str | None]]) -> None:
+    """Raise CellFailed where two evaluations that came to their end hold two runs of one sample: which one counts is not ours to choose.
+    A retried evaluation takes over the runs that had ended well, as they are. complete: run -> log and id, so far."""
     if log.status != "success":
         return  # one that was ended, and done again
+    name = Path(log.location).name
     for sample in log.samples or []:
-        other = complete.setdefault(f"{log.eval.model} {sample.id} {sample.epoch}", Path(log.location).name)
-        if other != Path(log.location).name:
-            raise CellFailed(f"{other} and {Path(log.location).name} both hold the run {sample.id}: leave one of them in the folder")
+        if sample.error is None:
+            other, uuid = complete.setdefault(f"{log.eval.model} {sample.id} {sample.epoch}", (name, sample.uuid))
+            if other != name and uuid != sample.uuid:
+                raise CellFailed(f"{other} and {name} hold two runs of {sample.id}: leave one of them in the folder. {ANEW}")
 
 
 def _is_of(row: Outcome, cell: Cell) -> bool:
