@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from inspect_ai import Task, eval_set
+from inspect_ai import eval as inspect_eval
+from inspect_ai.log import write_eval_log
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
 import teachwhy._registry  # noqa: F401
@@ -193,6 +195,32 @@ def test_logs_that_hold_a_run_twice_or_another_text_are_refused(tmp_path: Path, 
     reasons = {cell.arm: cell.reason for cell in report_of(tmp_path / "run").cells}
     assert "hold two runs of" in reasons["price"]
     assert "reads otherwise in" in reasons["place"]
+
+
+def test_retried_evaluation_counts_once_and_one_of_several_epochs_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    task = choice_task("honeypots", load_scenarios("honeypots", limit=2, part="dev"), reading="text", twins=False)
+    said = iter(range(10_000))
+
+    def answer(*rest: Any) -> ModelOutput:
+        if next(said) == 3:
+            raise RuntimeError("gone for a moment")
+        usage = ModelUsage(input_tokens=9, output_tokens=1, total_tokens=10)
+        return ModelOutput.from_content("mockllm/model", "A").model_copy(update={"usage": usage})
+
+    model = get_model("mockllm/model", custom_outputs=answer, memoize=False)
+    quiet: dict[str, Any] = {"display": "none", "log_level": "error", "score_display": False}
+    (log,) = inspect_eval(task, model=model, log_dir=str(tmp_path / "one"), fail_on_error=False, max_samples=1, **quiet)
+    assert sum(sample.error is not None for sample in log.samples or []) == 1
+    again = log.model_copy(update={"samples": [one for one in log.samples or [] if one.error is None]})
+    again.location = ""
+    write_eval_log(again, str(tmp_path / "one" / "2099-01-01T00-00-00-00-00_honeypots_retried.eval"))
+    inspect_eval(task, model=model, log_dir=str(tmp_path / "two"), epochs=2, **quiet)
+    arms = {"price": {"logs": "one"}, "place": {"logs": "two"}}
+    file = write_study(tmp_path, text_study(tiny_model_dir, arms=arms, start="none"))
+    call("study", "run", file, "--yes", "--workers", "0", "--output", tmp_path / "run")
+    cells = {cell.arm: cell for cell in report_of(tmp_path / "run").cells}
+    assert cells["price"].state == "done", cells["price"].reason
+    assert "several epochs" in cells["place"].reason
 
 
 def test_adapter_of_another_base_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
