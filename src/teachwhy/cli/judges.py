@@ -236,10 +236,10 @@ def _show_rates(found: Sequence[Rate]) -> None:
     from teachwhy.cli.app import strip_controls
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("arm", "", "runs", "labelled", "labels differ", "harm as read", "corrected"):
+    for title in ("arm", "", "runs", "labelled", "differ", "harm as read, %", "corrected, %"):
         table.add_column(title, overflow="fold")
     for one in found:
-        ends = [f"{part.estimate:.1%} ({part.low:.1%} to {part.high:.1%})" for part in (one.raw, one.corrected)]
+        ends = [f"{100 * part.estimate:.1f} ({100 * part.low:.1f}-{100 * part.high:.1f})" for part in (one.raw, one.corrected)]
         kind = "twins" if one.twin else "scenarios"
         table.add_row(Text(strip_controls(one.arm)), kind, str(one.n), str(one.n_labelled), str(one.n_wrong), *ends)
     Console(highlight=False).print(table)

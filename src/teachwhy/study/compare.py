@@ -70,8 +70,20 @@ def compare_runs(one: Path, other: Path) -> list[tuple[str, str, str]]:
 
 def _evaluations(one: StudySpec, other: StudySpec) -> list[tuple[str, str, str]]:
     held = [{each.label: each.model_dump(exclude_defaults=True, exclude={"name"}) for each in spec.evaluations} for spec in (one, other)]
-    said = [{label: str(each or "as it comes") for label, each in one.items()} for one in held]
+    said = [{label: _plainly(each) or "as it comes" for label, each in one.items()} for one in held]
     return [(f"evaluation {label}", said[0].get(label, "none"), said[1].get(label, "none")) for label in said[0] | said[1]]
+
+
+def _plainly(value: Any) -> str:
+    """A setting in words: `limit near 6, far 8; updates 10, 20`."""
+    if isinstance(value, dict):
+        parted = "; " if any(isinstance(part, dict | list | tuple) for part in value.values()) else ", "
+        return parted.join(f"{name} {_plainly(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plainly, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _corpora(spec: StudySpec, arm: str) -> str:
