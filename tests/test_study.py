@@ -18,8 +18,9 @@ from teachwhy.cli import app as cli
 from teachwhy.corpora import order_rows
 from teachwhy.errors import EXIT_USAGE, LeakError, UserError
 from teachwhy.evaluations.choice import load_scenarios
-from teachwhy.files import canonical_json, hash_text, write_jsonl
+from teachwhy.files import canonical_json, hash_text, write_card, write_jsonl
 from teachwhy.outcomes import FIXED_SEED
+from teachwhy.records import Card
 from teachwhy.scenarios import fill
 from teachwhy.shipped import ROOT
 from teachwhy.study import planned
@@ -473,6 +474,20 @@ def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert study_run.choose_workers(32) == 1
     monkeypatch.setattr(study_run, "count_cores", lambda: 64)
     assert study_run.choose_workers(1) == 1
+
+
+def test_time_left_knows_how_fast_this_machine_was(planner: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planner()
+    monkeypatch.setattr(study_run, "cell_seconds", lambda plan, cell: 100.0)
+    assert study_run.measure_pace(tmp_path, plan) == 1
+    first, *rest = {cell.id: cell for cell in plan.cells}.values()
+    folder = tmp_path / "cells" / first.folder
+    folder.mkdir(parents=True)
+    write_card(folder, Card(kind=first.kind, name="a", created="x", seconds=250.0))
+    assert study_run.measure_pace(tmp_path, plan) == 2.5
+    assert study_run.estimate_seconds(plan, rest, 1, 2.5) == 250 * len(rest)
+    clock = study_run.Clock(plan, rest, 1, 2.5)
+    assert clock.left() == pytest.approx(250 * len(rest), rel=0.01)
 
 
 # plan.json

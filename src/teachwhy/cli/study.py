@@ -197,6 +197,8 @@ def _show_plan(session: Session, budget: Budget) -> None:
     n_cells, minutes = session.n_cells, count_noun(max(1, round(session.seconds_left / 60)), "minute")
     at_once = max(1, session.workers)
     size = f"{count_noun(n_cells, 'cell')}, {at_once} at a time, about {minutes} to go, {at_once * 2.5:.0f} GB of memory"
+    if not session.seconds_left:
+        size = f"{count_noun(n_cells, 'cell')}, all done"
     console.print(f"{size}; results in {session.run_dir}", markup=False)
 
 

@@ -305,9 +305,17 @@ def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]
     return found
 
 
-def estimate_seconds(run_dir: Path, plan: Plan, workers: int) -> float:
+def measure_pace(run_dir: Path, plan: Plan) -> float:
+    """What the cells that are done took, over what was estimated for them: this machine against the benchmarks'. 1 where that is under half
+    a minute."""
+    done = [cell for cell in {cell.id: cell for cell in plan.cells}.values() if is_done(run_dir / CELLS, cell)]
+    estimated = sum(cell_seconds(plan, cell) for cell in done)
+    return sum(read_card(run_dir / CELLS / cell.folder).seconds for cell in done) / estimated if estimated > 30 else 1.0
+
+
+def estimate_seconds(plan: Plan, todo: Sequence[Cell], workers: int, pace: float) -> float:
     """From measured speeds (benchmarks/): tokens of training and scored prompts still to do, over the workers."""
-    seconds = [cell_seconds(plan, cell) for cell in {cell.id: cell for cell in plan.cells}.values() if not is_done(run_dir / CELLS, cell)]
+    seconds = [pace * cell_seconds(plan, cell) for cell in todo]
     return max(sum(seconds) / max(1, workers), max(seconds, default=0.0))
 
 
@@ -332,8 +340,8 @@ def cell_seconds(plan: Plan, cell: Cell) -> float:
 class Clock:
     """Time left, from what was estimated for the cells that are done and what they took."""
 
-    def __init__(self, plan: Plan, todo: Sequence[Cell], workers: int) -> None:
-        self.costs = {cell.id: cell_seconds(plan, cell) for cell in todo}
+    def __init__(self, plan: Plan, todo: Sequence[Cell], workers: int, pace: float) -> None:
+        self.costs = {cell.id: pace * cell_seconds(plan, cell) for cell in todo}
         self.shares: dict[str, float] = {}
         self.workers = max(1, workers)
         self.started = time.monotonic()

@@ -98,8 +98,9 @@ class Session:
         ]
         local = any(cell.source == "local" for cell in todo)
         self.workers = run.choose_workers(len(todo) or 1, local=local) if workers is None else workers
-        self.seconds_left = run.estimate_seconds(self.run_dir, self.plan, self.workers)
-        self.clock = run.Clock(self.plan, todo, self.workers)
+        pace = run.measure_pace(self.run_dir, self.plan)
+        self.seconds_left = run.estimate_seconds(self.plan, todo, self.workers, pace)
+        self.clock = run.Clock(self.plan, todo, self.workers, pace)
         run.check_disk(self.run_dir, self.plan)
         planned.check_plan(self.run_dir, self.body)
 
