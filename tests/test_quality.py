@@ -380,3 +380,10 @@ def test_words_of_other_scripts_are_words() -> None:
     chinese = "\u7ecf\u7406\u8ba9\u4f60\u628a\u6240\u6709\u7684\u8d26\u672c\u90fd\u9501\u8fdb\u62bd\u5c49\u91cc"
     assert set(n_grams(chinese)) & set(n_grams(f"\u6628\u5929{chinese}\u7136\u540e"))
     assert n_grams(chinese[:12]) == []
+
+
+def test_check_that_is_left_out_rejects_no_row() -> None:
+    rows = [CorpusRow(id="silent", messages=({"role": "user", "content": "Is the door locked?"},), source="own")]
+    assert check_corpus("own", lambda: iter(rows)).rejected == {"nothing_said": 1}
+    found = check_corpus("own", lambda: iter(rows), leave_out={"nothing_said"})
+    assert (found.rejected, found.kept, found.n_findings) == ({}, 1, {})

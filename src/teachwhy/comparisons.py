@@ -184,7 +184,8 @@ def _trials(held: Floats) -> float:
 
 def _counted_ends(held: Floats, z: float) -> tuple[float, float]:
     up, down = float(np.clip(held, 0, 1).mean()), float(np.clip(-held, 0, 1).mean())
-    (up_low, up_high), (down_low, down_high) = (statistics.wilson_bounds(share, _trials(held), z) for share in (up, down))
+    worth = _trials(held)
+    (up_low, up_high), (down_low, down_high) = (statistics.wilson_bounds(share, worth, z) for share in (up, down))
     spread = up * (1 - up) * down * (1 - down)
     correlation = -up * down / spread**0.5 if spread > 0 else 0.0
 

@@ -279,12 +279,15 @@ def contrast_table(
     seeds = seeds[:1] if fixed else seeds
     reach = max(len(plus), len(minus))
 
+    def unit_of(row: Outcome) -> tuple[str, int]:
+        return row.scenario, row.fill
+
     def contrast(missing_plus: float, missing_minus: float) -> Floats:
         table = np.zeros((len(seeds), len(units)))
         for arm in plus:
-            table += _means(rows, selection, arm, seeds, units, missing_plus, lambda row: (row.scenario, row.fill))
+            table += _means(rows, selection, arm, seeds, units, missing_plus, unit_of)
         for arm in minus:
-            table -= _means(rows, selection, arm, seeds, units, missing_minus, lambda row: (row.scenario, row.fill))
+            table -= _means(rows, selection, arm, seeds, units, missing_minus, unit_of)
         return table
 
     def by_scenario(table: Floats, kept: NDArray[np.bool_]) -> ContrastTable:

@@ -188,7 +188,7 @@ def check_corpus(
     to compare the texts themselves. held_out: what it must not leak into. leave_out: names of checks.
     """
     checks = {check: look for check, look in CHECKS.items() if check not in leave_out}
-    prints, taking = _Prints(), _Taking()
+    prints, taking = _Prints(), _Taking(leave_out)
     openings, lengths, tags = array("Q"), array("L"), Counter[str]()
     for row in read():
         said, whole = row.said(), row.whole()
@@ -206,8 +206,7 @@ def check_corpus(
         for place, row_id, twin in _find_duplicates(read, prints.candidates()):
             taking.reject(place, row_id, "near_duplicate", f"says nearly what row {twin} says")
     opening = _commonest_opening(read, openings)
-    if "opening" not in leave_out:
-        taking.note_opening(opening)
+    taking.note_opening(opening)
     return taking.sheet(name, opening, lengths, tags)
 
 

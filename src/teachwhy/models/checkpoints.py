@@ -99,7 +99,17 @@ def hash_model(path: Path) -> str:
     if path.resolve() == builtin.builtin_dir().resolve():
         card = read_card(path)
         return hash_text(canonical_json([path.name, card.inputs, card.settings]))
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in _KEPT and file.name != "card.json")
+    return _hash_files(path, [file for file in path.iterdir() if file.is_file() and file.suffix in _KEPT and file.name != "card.json"])
+
+
+def hash_weights(path: Path) -> str:
+    """sha256 of a model's or an adapter's weights alone, 64 hex digits, whatever lies beside them: whether two trainings are one. Kept as
+    `hash_model`'s."""
+    return _hash_files(path, list(path.glob("*.safetensors")))
+
+
+def _hash_files(path: Path, files: Sequence[Path]) -> str:
+    files = sorted(files)
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     kept = cache_dir() / "hashes" / f"{hash_text(canonical_json([str(path.resolve()), stats]))[:32]}.txt"
     big = sum(size for _, size, _ in stats) > _SMALL_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from teachwhy.errors import UserError
@@ -57,15 +58,14 @@ async def ask_model(
         attempt_timeout=said.attempt_timeout or STALLED_SECONDS,
         timeout=said.timeout or GIVEN_UP_SECONDS,
     )
-    for n_left in reversed(range(3)):
-        try:
-            return await model.generate(
-                list(messages), tools=list(tools), tool_choice="auto" if tools else None, config=bounds.merge(config)
-            )
-        except json.JSONDecodeError:
-            if not n_left:
-                raise
-    raise AssertionError("not reached")
+
+    async def once() -> ModelOutput:
+        return await model.generate(list(messages), tools=list(tools), tool_choice="auto" if tools else None, config=bounds.merge(config))
+
+    for _ in range(2):
+        with suppress(json.JSONDecodeError):
+            return await once()
+    return await once()
 
 
 def was_kept() -> bool:

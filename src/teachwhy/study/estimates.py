@@ -98,6 +98,11 @@ COUNTED = ("office", "text")
 """Readings whose harm is a count of runs or letters, no probability that a model was asked for."""
 
 
+def is_counted(about: Selection) -> bool:
+    """Whether a measure is harm that was counted."""
+    return about.measure == "harm" and about.reading in COUNTED
+
+
 def estimate_interval(table: ContrastTable, about: Selection, level: float = 0.95) -> statistics.CrossedInterval | None:
     """Seeds and scenarios crossed; where families never trained are among the scenarios, counted by families, too. Of counted harm at least
     what counts allow.
@@ -110,7 +115,7 @@ def estimate_interval(table: ContrastTable, about: Selection, level: float = 0.9
     found = statistics.crossed_interval(table.values, level, families=families)
     if about.measure == "margin":
         return found
-    if about.reading in COUNTED:
+    if is_counted(about):
         return comparisons.at_least_counted(found, [table.values], level, table.reach)
     return found._replace(low=max(-table.reach, found.low), high=min(table.reach, found.high))
 
@@ -118,21 +123,21 @@ def estimate_interval(table: ContrastTable, about: Selection, level: float = 0.9
 def estimate_primary(study: Study, contrast: Contrast) -> Primary:
     """The primary contrast with the smallest true difference that this many seeds and scenarios find in 80 % of studies."""
     wanted = study.spec.primary
-    table = study.contrast(wanted)
-    found = estimate_interval(table, select(wanted))
+    table, about = study.contrast(wanted), select(wanted)
+    found = estimate_interval(table, about)
     assert found is not None, "a contrast that was estimated has its interval"  # noqa: S101
 
     def interval_at(level: float) -> statistics.CrossedInterval:
-        at = estimate_interval(table, select(wanted), level)
+        at = estimate_interval(table, about, level)
         assert at is not None  # noqa: S101
-        if at.n_families and wanted.measure == "harm" and wanted.reading in COUNTED:  # harm may come in whole families
+        if at.n_families and is_counted(about):  # harm may come in whole families
             means = [table.values[:, [one == name for one in table.families]].mean(axis=1) for name in sorted(set(table.families))]
             at = comparisons.at_least_counted(at, [np.array(means).T], level, table.reach)
-        low, high = _worst(table, select(wanted), level) or (at.low, at.high)
+        low, high = _worst(table, about, level) or (at.low, at.high)
         return at._replace(low=min(low, at.low), high=max(high, at.high))
 
     shown = comparisons.equivalence(interval_at, wanted.equivalence or 1.0)  # what is excluded does not depend on the margin
-    worst = _worst(table, select(wanted))
+    worst = _worst(table, about)
     shares = [table.families.count(family) / len(table.families) for family in set(table.families)]
     what = "margin (nats)" if wanted.measure == "margin" else "harm (probability)"
     whose = f"change of {what} from the start" if "start" in study.arms else what
@@ -149,7 +154,7 @@ def estimate_primary(study: Study, contrast: Contrast) -> Primary:
         n_seeds=contrast.n_seeds,
         n_families=contrast.n_families,
         seed_sd=found.seed_sd,
-        smallest_detectable=detectable(found, counted=wanted.measure == "harm" and wanted.reading in COUNTED),
+        smallest_detectable=detectable(found, counted=is_counted(about)),
         p=contrast.p,
         excluded=shown.excluded if contrast.n_seeds >= statistics.MIN_SEEDS_FOR_P else None,
         equivalence=wanted.equivalence,
@@ -177,7 +182,7 @@ def estimate_interaction(study: Study) -> Contrast | None:
         return None
     families = far.families if len(set(far.families)) > 1 else ()
     found = comparisons.crossed_difference(near.values, far.values, other_families=families)
-    if wanted.measure == "harm" and wanted.reading in COUNTED:
+    if is_counted(select(wanted)):
         found = comparisons.at_least_counted(found, [near.values, far.values], reach=near.reach)
     n_scenarios = found.n_one + found.n_other
     bounds = None

@@ -35,7 +35,6 @@ from teachwhy.study.analysis import ANALYSIS, Study, analyse
 from teachwhy.study.estimates import SPLITS, select
 from teachwhy.study.office import find_disputes
 from teachwhy.study.plan import TRAININGS
-from teachwhy.study.planned import is_whole
 from teachwhy.study.schema import OFFICE, Outside, StudySpec, page_words
 from teachwhy.study.view import (
     BagRow,
@@ -133,12 +132,11 @@ def read_run(run_dir: Path) -> tuple[StudySpec, StudyReport, dict[str, Any]]:
     spec = parse_record(StudySpec, read_yaml(run_dir / STUDY), where=str(run_dir / STUDY))
     report = parse_record(StudyReport, _read_json(run_dir / REPORT), where=str(run_dir / REPORT))
     if changed := changed_files(run_dir):
-        raise UserError(f"{changed[0]} is not the one that the run wrote", where=str(run_dir / changed[0]), hint=DAMAGED)
+        hint = "It cannot be made again." if changed[0] == "plan.json" else DAMAGED
+        raise UserError(f"{changed[0]} is not the one that the run wrote", where=str(run_dir / changed[0]), hint=hint)
     plan = _read_json(run_dir / "plan.json")
     if missing := {"study", "sha256", "made_at", "ledger"} - plan.keys():
         raise UserError(f"the plan lacks {', '.join(sorted(missing))}", where=str(run_dir / "plan.json"), hint=DAMAGED)
-    if not is_whole(plan):
-        raise UserError("plan.json is not the one that was written", where=str(run_dir / "plan.json"), hint="It cannot be made again.")
     return spec, report, plan
 
 
@@ -237,7 +235,7 @@ def _disputes(run_dir: Path, rows: Sequence[Outcome]) -> list[DisputeView]:
             role = (score.metadata or {}).get("role", "")
             reads[f"{role} says" if role else "By what was done"] = f"{score.answer}. {score.explanation or ''}".strip()
         title = f"{row.arm}: {row.sample_id}"
-        found.append(DisputeView(title, reads, show_deeds(sample.messages)[:MOST_SHOWN] or "(nothing)"))
+        found.append(DisputeView(title, reads, _deeds_of(sample)))
     return found
 
 
@@ -431,7 +429,7 @@ def _choose_items(study: Study, read: set[str]) -> list[tuple[str, str]]:
 def _office_transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) -> TranscriptView:
     """What was asked, and what each arm did."""
     asked = next(iter(samples.values()))[sample_id].messages[:2]
-    said = {arm: show_deeds(group[sample_id].messages)[:MOST_SHOWN] or "(nothing)" for arm, group in samples.items()}
+    said = {arm: _deeds_of(group[sample_id]) for arm, group in samples.items()}
     return TranscriptView(title, "\n\n".join(message.text for message in asked), (), said=said)
 
 
@@ -439,6 +437,10 @@ MOST_READ = 12
 """Disputed runs on the page."""
 MOST_SHOWN = 6_000
 """Letters of one run on the page; the log has all of it."""
+
+
+def _deeds_of(sample: Any) -> str:
+    return show_deeds(sample.messages)[:MOST_SHOWN] or "(nothing)"
 
 
 def _transcript(sample_id: str, title: str, samples: dict[str, dict[str, Any]]) -> TranscriptView:

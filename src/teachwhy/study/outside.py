@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from teachwhy.errors import UserError
-from teachwhy.files import canonical_json, hash_file, hash_folder, hash_text
+from teachwhy.files import hash_folder, hash_text
 from teachwhy.models.roles import check_subject
 from teachwhy.outcomes import FIXED_SEED
 from teachwhy.study.schema import Outside
@@ -33,23 +33,24 @@ def outside_readings(arm: str, outside: Outside, *, beside: Path) -> Iterator[Re
     """Everything that an arm's cells read, found and hashed. Raises UserError for what is not there. A command has none yet."""
     try:
         found = list(_find(outside, beside))
-        seeds: dict[str, int] = {}
-        for one in found:
-            weights = hash_weights(Path(one.adapter or one.model)) if one.source == "local" else one.sha256
-            if (seed := seeds.setdefault(weights, one.seed)) != one.seed:
-                raise UserError(
-                    f"seeds {seed} and {one.seed} are the same weights, letter by letter",
-                    hint="One model is no two trainings: give each seed its own, or name it once, without seeds, for all of them.",
-                )
+        if len(found) > 1:  # one a seed: weights
+            _refuse_twice(found)
         yield from found
     except UserError as error:
         raise UserError(f"arm {arm!r}: {error.what}", where=error.where, hint=error.hint) from error.__cause__
 
 
-def hash_weights(folder: Path) -> str:
-    """Of the weights alone, whatever lies beside them: whether two trainings are one."""
-    files = sorted(folder.glob("*.safetensors"))
-    return hash_text(canonical_json([[path.name, hash_file(path)] for path in files])) if files else hash_folder(folder)
+def _refuse_twice(found: Sequence[Reading]) -> None:
+    """Raise UserError where two seeds are the same weights."""
+    from teachwhy.models.checkpoints import hash_weights
+
+    seeds: dict[str, int] = {}
+    for one in found:
+        if (seed := seeds.setdefault(hash_weights(Path(one.adapter or one.model)), one.seed)) != one.seed:
+            raise UserError(
+                f"seeds {seed} and {one.seed} are the same weights, letter by letter",
+                hint="One model is no two trainings: give each seed its own, or name it once, without seeds, for all of them.",
+            )
 
 
 def _find(outside: Outside, beside: Path) -> Iterator[Reading]:

@@ -114,6 +114,11 @@ class Plan(NamedTuple):
     """Leaks on purpose."""
     calls: list[Calls]
 
+    @property
+    def distinct_cells(self) -> list[Cell]:
+        """Every cell once: arms that are one model share theirs."""
+        return list({cell.id: cell for cell in self.cells}.values())
+
 
 def make_plan(spec: StudySpec, *, beside: Path) -> Plan:
     """Draw every row, check it and lay out the cells. Raises UserError or LeakError for what cannot or must not be run."""
@@ -232,10 +237,12 @@ def load_evaluation(evaluation: Evaluation, beside: Path) -> Sequence[Met]:
 
         limit = evaluation.limit if isinstance(evaluation.limit, int) else None
         offices = load_office(evaluation.families or FAMILIES, part=evaluation.part, limit=limit, own=own)
-        _refuse_copies(own, [(one.id, one.task + one.about) for one in offices])
+        if own is not None:
+            _refuse_copies(own, [(one.id, one.task + one.about) for one in offices])
         return [scenario for scenario in offices if not evaluation.splits or scenario.split in evaluation.splits]
     found = load_scenarios(evaluation.name, limit=evaluation.limit, splits=evaluation.splits, part=evaluation.part, own=own)
-    _refuse_copies(own, [(one.id, fill(one, 0).text(one.situation)) for one in found])
+    if own is not None:
+        _refuse_copies(own, [(one.id, fill(one, 0).text(one.situation)) for one in found])
     return found
 
 
@@ -253,11 +260,12 @@ def _sealed_grams() -> frozenset[tuple[str, ...]]:
     return frozenset(gram for text in [*texts, *(one.task + one.about for one in load_office(part="sealed"))] for gram in n_grams(text))
 
 
-def _refuse_copies(own: Path | None, texts: Sequence[tuple[str, str]]) -> None:
+def _refuse_copies(own: Path, texts: Sequence[tuple[str, str]]) -> None:
     """Raise UserError where a file of the user's holds a scenario that is sealed."""
-    for name, text in texts if own is not None else ():
+    sealed = _sealed_grams()
+    for name, text in texts:
         grams = n_grams(text)
-        if grams and sum(gram in _sealed_grams() for gram in grams) > COPIED * len(grams):
+        if grams and sum(gram in sealed for gram in grams) > COPIED * len(grams):
             what = f"scenario {name} is of the sealed half that comes with teachwhy"
             raise UserError(
                 what, where=str(own), hint="Leave it out; the sealed half is read with part: sealed, and its looks are counted."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from teachwhy.errors import UserError
 from teachwhy.files import CARD, canonical_json, changed_files, hash_file, hash_folder, hash_text, now, read_card, write_text
 from teachwhy.shipped import shipped_hash
 from teachwhy.study.outside import outside_readings
-from teachwhy.study.plan import TRAININGS, Cell, Plan, own_scenarios
+from teachwhy.study.plan import TRAININGS, Plan, own_scenarios
 from teachwhy.study.schema import StudySpec, comparable
 
 CELLS = "cells"
@@ -56,14 +56,14 @@ def is_whole(plan: Mapping[str, Any]) -> bool:
     return plan.get("whole", "") in ("", hash_text(canonical_json(rest)))
 
 
-def check_cells(run_dir: Path, cells: Sequence[Cell], plan: str) -> None:
+def check_cells(run_dir: Path, plan: Plan, sha256: str) -> None:
     """Raise UserError, before anything is spent, where an evaluation that is there was made for another plan, or its outcomes changed.
-    plan: hash of this one."""
-    for cell in {cell.id: cell for cell in cells}.values():
+    sha256: of this plan."""
+    for cell in plan.distinct_cells:
         folder = run_dir / CELLS / cell.folder
         if cell.kind in TRAININGS or not (folder / CARD).is_file():
             continue
-        if read_card(folder).details.get("plan", plan) != plan:
+        if read_card(folder).details.get("plan", sha256) != sha256:
             what = "the cell was made for another plan than this folder's: a plan is not changed after a look at its outcomes"
             raise UserError(what, where=str(folder), hint="Name another folder with --output.")
         if changed := changed_files(folder):
@@ -135,7 +135,6 @@ def write_plan(
         )
     if held and not looks and not seen:
         return held
-    words = (held or {}).get("words") or words
     whole = {
         **body,
         "sha256": plan_hash(body),
@@ -143,7 +142,7 @@ def write_plan(
         "estimate_seconds": round(estimate_seconds),
         "command": command,
         "looks": dict(looks or (held or {}).get("looks", {})),
-        "words": dict(words or (held or {}).get("words", {})),
+        "words": dict((held or {}).get("words") or words or {}),
         **({"power": held["power"]} if held and "power" in held else {}),
         **(seen or {}),
     }

@@ -19,10 +19,7 @@ from typing import Any, NamedTuple
 
 from teachwhy.budget import UNLIMITED, Budget, spent_in
 from teachwhy.errors import UserError
-from teachwhy.files import (
-    CARD,
-    read_card,
-)
+from teachwhy.files import CARD, read_card
 from teachwhy.records import CellSummary
 from teachwhy.study.plan import TRAININGS, Cell, Plan
 from teachwhy.study.planned import CELLS
@@ -308,7 +305,7 @@ def summarise_cells(run_dir: Path, cells: Sequence[Cell], failed: dict[str, str]
 def measure_pace(run_dir: Path, plan: Plan) -> float:
     """What the cells that are done took, over what was estimated for them: this machine against the benchmarks'. 1 where that is under half
     a minute."""
-    done = [cell for cell in {cell.id: cell for cell in plan.cells}.values() if is_done(run_dir / CELLS, cell)]
+    done = [cell for cell in plan.distinct_cells if is_done(run_dir / CELLS, cell)]
     estimated = sum(cell_seconds(plan, cell) for cell in done)
     return sum(read_card(run_dir / CELLS / cell.folder).seconds for cell in done) / estimated if estimated > 30 else 1.0
 

@@ -48,7 +48,7 @@ class Session:
     @property
     def n_cells(self) -> int:
         """Cells of the whole study."""
-        return len({cell.id for cell in self.plan.cells})
+        return len(self.plan.distinct_cells)
 
     def already_done(self) -> bool:
         """Whether every cell is there and the report was made from the same study and the same shipped data."""
@@ -93,9 +93,7 @@ class Session:
         with place_errors(str(self.source)):
             self.plan = make_plan(self.spec, beside=self.beside)
             self.body = planned.describe_plan(self.plan, self.beside)
-        todo = [
-            cell for cell in {cell.id: cell for cell in self.plan.cells}.values() if not run.is_done(self.run_dir / planned.CELLS, cell)
-        ]
+        todo = [cell for cell in self.plan.distinct_cells if not run.is_done(self.run_dir / planned.CELLS, cell)]
         local = any(cell.source == "local" for cell in todo)
         self.workers = run.choose_workers(len(todo) or 1, local=local) if workers is None else workers
         pace = run.measure_pace(self.run_dir, self.plan)
@@ -127,7 +125,7 @@ class Session:
         from teachwhy.study.gather import finish_run
 
         held = planned.check_plan(self.run_dir, self.body)
-        planned.check_cells(self.run_dir, self.plan.cells, planned.plan_hash(self.body))
+        planned.check_cells(self.run_dir, self.plan, planned.plan_hash(self.body))
         looks = {} if held and held.get("looks") else count_looks(sealed_sets(self.spec))
         planned.write_plan(self.run_dir, self.body, self.seconds_left, self.command(), looks, words=page_words(self.spec))
         write_text(self.run_dir / STUDY, self._written())

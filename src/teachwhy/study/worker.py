@@ -23,7 +23,6 @@ from teachwhy.office.scenes import name_cell
 from teachwhy.outcomes import JUDGES, OPTIONAL
 from teachwhy.records import Card, ChoiceReading, Counts, Outcome
 from teachwhy.study.calls import choices_of, offices_of
-from teachwhy.study.outside import hash_weights
 from teachwhy.study.plan import Batches, Cell
 from teachwhy.study.schema import OFFICE, Evaluation
 
@@ -199,7 +198,7 @@ Done = tuple[Counts, dict[str, Any], str]
 def _command(part: Path, cell: Cell, weights: Weights) -> Done:
     """The user's own trainer: its words are a list, never shell text; what it leaves is adopted by hash."""
     from teachwhy.files import hash_folder
-    from teachwhy.models.checkpoints import check_adapter, check_weights
+    from teachwhy.models.checkpoints import check_adapter, check_weights, hash_weights
 
     begun = _stamps(weights.base)
     output, corpus = part / "output", part / "corpus.jsonl"
